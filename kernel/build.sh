@@ -1,0 +1,67 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# build.sh - build a kernel and print the path of its bzImage
+#
+# Usage: kernel/build.sh [--flavour plain|debug|stock|off] [--version VERSION]
+#
+#	plain	as users run it
+#	debug	with what catches memory-management bugs
+#	stock	the configuration of plain, the source as Debian ships it
+#	off	the source of plain with the features configured out
+#
+# Objects are in build/obj-FLAVOUR for the default version, else in
+# build/obj-FLAVOUR-VERSION; both are links into the source directory.
+# In the environment, PTSHARE_KERNEL=VERSION stands for --version, and JOBS=N
+# limits the compilers that run at a time.
+
+. "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
+. "$ROOT/kernel/lib/tree.sh"
+. "$ROOT/kernel/lib/kbuild.sh"
+
+flavour=plain version=''
+while [ $# -gt 0 ]; do
+	[ $# -ge 2 ] || die "$1 needs a value"
+	case $1 in
+	--flavour) flavour=$2 ;;
+	--version) version=$2 ;;
+	*) die "usage: kernel/build.sh [--flavour plain|debug|stock|off] [--version VERSION]" ;;
+	esac
+	shift 2
+done
+case $flavour in
+plain) localversion=-ptshare ;;
+debug) localversion=-ptshare-debug ;;
+# As long as each other: these two are compared.
+stock) localversion=-stock ;;
+off) localversion=-unset ;;
+*) die "FLAVOUR=$flavour: there are plain, debug, stock and off" ;;
+esac
+need_tools git ccache gcc make flex bison bc perl xz
+
+# An explicit version may still be the default one.
+default=$(PTSHARE_KERNEL='' kernel_version)
+use_version "${version:-${PTSHARE_KERNEL:-$default}}"
+check_version "$V"
+args=(--version "$V")
+source=$TREE
+if [ "$flavour" = stock ]; then
+	args+=(--stock)
+	source=$TREE-stock
+fi
+"$ROOT/kernel/prepare.sh" "${args[@]}"
+[ "$V" != "$default" ] || ln -sfn "linux-$V" "$BUILD/linux"
+
+name=obj-$flavour
+[ "$V" = "$default" ] || name=obj-$flavour-$V
+obj=$source/.obj-$flavour
+image=arch/x86/boot/bzImage
+log=$BUILD/logs/$name.log
+lock "$name"
+mkdir -p "$obj" "$BUILD/logs"
+[ -e "$obj/$image" ] || need_space 1500
+: >"$log"
+configure "$source" "$obj" "$flavour" "$log"
+compile "kernel $V $flavour" "$log" "$source" "$obj" -j"$JOBS" LOCALVERSION="$localversion" bzImage
+ln -sfn "$(basename "$source")/.obj-$flavour" "$BUILD/$name"
+echo "$BUILD/$name/$image"
