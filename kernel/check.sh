@@ -14,6 +14,8 @@
 # Runs all checks, then says which have failed.  That a patch only edits
 # existing files and an overlay file is a new one is not checked here: what
 # applies them (lib/tree.sh) refuses anything else.
+#
+# shellcheck disable=SC2317 # the checks are called by name
 
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 . "$ROOT/kernel/lib/tree.sh"
@@ -97,7 +99,7 @@ check_fuzz() {
 			{ rc=1; echo "$(basename "$patch"): does not apply without fuzz" && break; }
 	done
 	rm -f "$index"
-	return $rc
+	return "$rc"
 }
 
 # checkpatch TYPES ARGS...: --strict without the message types TYPES.  Its SPDX
@@ -240,67 +242,74 @@ check() {
 	[ $rc = 0 ] || FAILURES+=("$1")
 }
 
-mode='' version=''
-while [ $# -gt 0 ]; do
-	case $1 in
-	--sync | --exported | --full) mode=${1#--} ;;
-	--version)
-		version=${2:?--version needs a version}
-		shift
-		;;
-	*) die "usage: kernel/check.sh [--sync | --exported | --full] [--version VERSION]" ;;
-	esac
-	shift
-done
+main() {
+	local mode='' version='' why state package
 
-if [ "$mode" = sync ]; then
-	use_version "${version:-$(kernel_version 2>/dev/null)}"
-	# No tree, nothing that could differ.
-	[ -e "$TREE/.git/ptshare-source" ] || exit 0
-	why=$(check_sync) || die "$why"
-	exit 0
-fi
-if [ "$mode" = exported ]; then
-	for package in $(held_packages); do
-		use_version "$(upstream_version "$package")"
-		case $(tree_state) in
-		tree | both) die "$SHORT has changes that are not exported: run 'make export-hooks VERSION=$V', or remove build/ by hand" ;;
+	while [ $# -gt 0 ]; do
+		case $1 in
+		--sync | --exported | --full) mode=${1#--} ;;
+		--version)
+			version=${2:?--version needs a version}
+			shift
+			;;
+		*) die "usage: kernel/check.sh [--sync | --exported | --full] [--version VERSION]" ;;
 		esac
+		shift
 	done
+
+	if [ "$mode" = sync ]; then
+		use_version "${version:-$(kernel_version 2>/dev/null)}"
+		# No tree, nothing that could differ.
+		[ -e "$TREE/.git/ptshare-source" ] || exit 0
+		why=$(check_sync) || die "$why"
+		exit 0
+	fi
+	if [ "$mode" = exported ]; then
+		for package in $(held_packages); do
+			use_version "$(upstream_version "$package")"
+			case $(tree_state) in
+			tree | both) die "$SHORT has changes that are not exported: run 'make export-hooks VERSION=$V', or remove build/ by hand" ;;
+			esac
+		done
+		exit 0
+	fi
+
+	need_tools git ccache gcc make flex bison bc perl xz shellcheck codespell sparse python3
+	check "shellcheck" check_shell
+	check "Python compiles" check_python
+	check "spelling" check_spelling
+
+	use_version "${version:-$(kernel_version)}"
+	state=''
+	[ ! -e "$TREE/.git/ptshare-source" ] || state=$(tree_state)
+	case $state in
+	tree | both) ;;
+	*) "$ROOT/kernel/prepare.sh" --version "$V" ;;
+	esac
+	lock check
+	mkdir -p "$BUILD/check" "$BUILD/logs"
+	check "the tree and the repository are equal" check_sync
+	[ "$(tree_state)" = same ] ||
+		die "failed: $(printf '%s; ' "${FAILURES[@]}")the other checks of the kernel need equal ones"
+
+	# What is checked is the repository's history, however the tree came by it.
+	mapfile -t patches < <(patch_files "$PATCHES")
+	build_history "$(repo_overlay)" "$PATCHES"
+	count="${#patches[@]} patches"
+	check "the series is as exported" check_exported
+	check "$count apply with zero fuzz" check_fuzz
+	check "checkpatch: $count" check_patches_style
+	check "checkpatch: $(overlay_files '\.[ch]$' | wc -l) new C files" check_overlay_style
+	check "each commit builds; no new warning (gcc W=1, sparse)" check_objects
+	if [ "$mode" = full ]; then
+		check "the kernel builds at each commit" check_commits
+		check "with the features off it is the stock kernel" check_off
+	fi
+	[ ${#FAILURES[@]} -eq 0 ] ||
+		die "failed: $(printf '%s; ' "${FAILURES[@]}" | sed 's/; $//')"
+	step "all checks passed: $count, $(overlay_files . | wc -l) new files, Linux $V"
+	# Whoever edits this file while it runs does no harm: nothing more is read.
 	exit 0
-fi
+}
 
-need_tools git ccache gcc make flex bison bc perl xz shellcheck codespell sparse python3
-check "shellcheck" check_shell
-check "Python compiles" check_python
-check "spelling" check_spelling
-
-use_version "${version:-$(kernel_version)}"
-state=''
-[ ! -e "$TREE/.git/ptshare-source" ] || state=$(tree_state)
-case $state in
-tree | both) ;;
-*) "$ROOT/kernel/prepare.sh" --version "$V" ;;
-esac
-lock check
-mkdir -p "$BUILD/check" "$BUILD/logs"
-check "the tree and the repository are equal" check_sync
-[ "$(tree_state)" = same ] ||
-	die "failed: $(printf '%s; ' "${FAILURES[@]}")the other checks of the kernel need equal ones"
-
-# What is checked is the repository's history, however the tree came by it.
-mapfile -t patches < <(patch_files "$PATCHES")
-build_history "$(repo_overlay)" "$PATCHES"
-count="${#patches[@]} patches"
-check "the series is as exported" check_exported
-check "$count apply with zero fuzz" check_fuzz
-check "checkpatch: $count" check_patches_style
-check "checkpatch: $(overlay_files '\.[ch]$' | wc -l) new C files" check_overlay_style
-check "each commit builds; no new warning (gcc W=1, sparse)" check_objects
-if [ "$mode" = full ]; then
-	check "the kernel builds at each commit" check_commits
-	check "with the features off it is the stock kernel" check_off
-fi
-[ ${#FAILURES[@]} -eq 0 ] ||
-	die "failed: $(printf '%s; ' "${FAILURES[@]}" | sed 's/; $//')"
-step "all checks passed: $count, $(overlay_files . | wc -l) new files, Linux $V"
+main "$@"

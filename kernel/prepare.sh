@@ -176,34 +176,42 @@ discard() {
 	apply_repo
 }
 
-version='' what=apply
-while [ $# -gt 0 ]; do
-	case $1 in
-	--version)
-		[ $# -ge 2 ] || die "--version needs a version"
-		version=$2
-		shift
-		;;
-	--stock | --discard | --pristine) what=${1#--} ;;
-	*) die "usage: kernel/prepare.sh [--version VERSION] [--stock | --discard | --pristine]" ;;
-	esac
-	shift
-done
+main() {
+	local version='' what=apply
 
-[ "$(uname -m)" = x86_64 ] || die "kernels are built on x86-64 only, this is $(uname -m)"
-[[ $ROOT != *[[:space:]:]* ]] || die "kbuild cannot work below a path with blanks or colons: $ROOT"
-need_tools git xz tar sha256sum
-if [ -n "$version" ]; then
-	check_version "$version"
-else
-	version=$(kernel_version)
-fi
-use_version "$version"
-lock prepare
-find "$BUILD" -maxdepth 1 -name 'tmp.*' -mtime +1 -exec rm -rf {} +
-unpack
-case $what in
-pristine) ;;
-stock) stock ;;
-apply | discard) "$what" ;;
-esac
+	while [ $# -gt 0 ]; do
+		case $1 in
+		--version)
+			[ $# -ge 2 ] || die "--version needs a version"
+			version=$2
+			shift
+			;;
+		--stock | --discard | --pristine) what=${1#--} ;;
+		*) die "usage: kernel/prepare.sh [--version VERSION] [--stock | --discard | --pristine]" ;;
+		esac
+		shift
+	done
+
+	[ "$(uname -m)" = x86_64 ] || die "kernels are built on x86-64 only, this is $(uname -m)"
+	[[ $ROOT != *[[:space:]:]* ]] || die "kbuild cannot work below a path with blanks or colons: $ROOT"
+	need_tools git xz tar sha256sum
+	if [ -n "$version" ]; then
+		check_version "$version"
+	else
+		version=$(kernel_version)
+	fi
+	use_version "$version"
+	lock prepare
+	find "$BUILD" -maxdepth 1 -name 'tmp.*' -mtime +1 -exec rm -rf {} +
+	unpack
+	case $what in
+	pristine) ;;
+	stock) stock ;;
+	apply) apply ;;
+	discard) discard ;;
+	esac
+	# Whoever edits this file while it runs does no harm: nothing more is read.
+	exit 0
+}
+
+main "$@"

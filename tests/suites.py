@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The table of test suites.  tests/run runs them; see there.
+
+A suite is a command that prints TAP: on the host, or as root in a VM that
+boots a kernel of the flavour in question.  Paths are relative to the top of
+the repository; "{flavour}" in an argument stands for the kernel's flavour.
+"""
+
+from dataclasses import dataclass
+
+# Policies of page-table sharing under which a suite is run on a flavour, and on
+# each of them with --full.  The debug kernel is slow; what can break is sharing.
+POLICIES = {"plain": ("never", "always"), "debug": ("always",),
+            "full": ("never", "always", "madvise")}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One line of the table."""
+    name: str
+    command: tuple			# what prints TAP
+    about: str
+    budget: int				# seconds for one run; it is stopped then, and has failed
+    vm: bool = False
+    flavours: tuple = ()		# kernels to run under (VM) or needed by it (host)
+    policies: dict | None = None		# of page-table sharing, by flavour; None when it does not matter
+    boot: tuple = ()			# further arguments to vm/run
+    prepare: tuple = ()			# run first, on the host; not part of the budget
+    full: bool = False			# only with --full
+
+
+SUITES = (
+    Suite("host", ("tests/host/run",), "the scripts and the test runner themselves",
+          budget=120),
+    Suite("check", ("tests/check",), "the patches, style and static checks",
+          budget=300),
+    Suite("harness", ("tests/harness/run",), "vm/run reports what it should, failures above all",
+          budget=600, flavours=("plain",)),
+    Suite("kunit", ("tests/kunit/in-vm.sh",), "unit tests inside the kernel",
+          budget=180, vm=True, flavours=("plain", "debug"),
+          boot=("--append", "kunit.enable=1")),
+    Suite("kselftest", ("tests/kselftest/in-vm.sh", "{flavour}", "tests/kselftest/short.list"),
+          "the kernel's own selftests of shared memory, and ours",
+          budget=600, vm=True, flavours=("plain", "debug"), policies=POLICIES,
+          boot=("--mem", "2G"), prepare=("tests/kselftest/build.sh", "tests/kselftest/short.list")),
+    Suite("kselftest-long", ("tests/kselftest/in-vm.sh", "{flavour}", "tests/kselftest/long.list"),
+          "more selftests, on two NUMA nodes", full=True,
+          budget=1800, vm=True, flavours=("plain", "debug"), policies=POLICIES,
+          boot=("--mem", "2G", "--cpus", "4", "--numa", "2"),
+          prepare=("tests/kselftest/build.sh", "tests/kselftest/long.list")),
+    Suite("kselftest-uffd", ("tests/kselftest/in-vm.sh", "{flavour}", "tests/kselftest/uffd.list"),
+          "all tests of userfaultfd", full=True,
+          budget=1800, vm=True, flavours=("plain", "debug"), policies=POLICIES,
+          boot=("--mem", "2G", "--cpus", "1"),
+          prepare=("tests/kselftest/build.sh", "tests/kselftest/uffd.list")),
+    Suite("postgres", ("tests/postgres/in-vm",), "PostgreSQL keeps its books under pgbench",
+          budget=300, vm=True, flavours=("plain",), policies=POLICIES,
+          boot=("--mem", "2G")),
+)
