@@ -67,7 +67,8 @@
  * sharers), ptshare_vma.c (who shares; split, merge, move), ptshare_tlb.c,
  * ptshare_policy.c and Documentation/mm/ptshare.rst.
  */
-#include <asm/pgalloc.h>
+#include <linux/pgalloc.h>
+
 #include <asm/tlb.h>
 
 #include "internal.h"
@@ -117,11 +118,10 @@ static unsigned long ptshare_attach_range(struct vm_area_struct *vma,
 					  unsigned long woffset)
 {
 	struct mm_struct *owner = vma->vm_ptshare->mm;
+	spinlock_t *ptl = pmd_lock(vma->vm_mm, pmd);
 	unsigned long addr, n = 0;
-	spinlock_t *ptl;
 	pmd_t table;
 
-	ptl = pmd_lock(vma->vm_mm, pmd);
 	for (addr = start; addr < end; addr += PMD_SIZE, pmd++) {
 		if (!pmd_none(*pmd))
 			continue;

@@ -135,9 +135,10 @@ struct ptshare *ptshare_owner_get(struct vm_area_struct *vma)
 	if (ps) {
 		refcount_inc(&ps->ref);
 	} else if (new) {
-		mapping->i_ptshare = ps = new;
-		ptshare_add(PTSHARE_OWNERS, 1);
+		ps = new;
 		new = NULL;
+		mapping->i_ptshare = ps;
+		ptshare_add(PTSHARE_OWNERS, 1);
 	}
 	i_mmap_unlock_write(mapping);
 	if (new)

@@ -107,8 +107,8 @@ void __ptshare_judge(struct vm_area_struct *vma, vm_flags_t flags)
 
 void __ptshare_leave_mm(struct mm_struct *mm)
 {
-	struct vm_area_struct *vma;
 	VMA_ITERATOR(vmi, mm, 0);
+	struct vm_area_struct *vma;
 
 	mmap_assert_write_locked(mm);
 	for_each_vma(vmi, vma)
@@ -211,7 +211,8 @@ void __ptshare_merge(struct vm_area_struct *vma, struct vm_area_struct *adjust,
 		/* The one case in which @vma shrinks and @adjust grows. */
 		to = adjust;
 		from = vma;
-		to_start = cut = adjust->vm_start + adj_start;
+		cut = adjust->vm_start + adj_start;
+		to_start = cut;
 		to_end = adjust->vm_end;
 	}
 

@@ -93,6 +93,17 @@ static inline bool vma_ptshare(const struct vm_area_struct *vma)
 }
 
 /**
+ * mapping_ptshare - does this file have an owner of shared page tables?
+ * @mapping: i_mmap_rwsem held
+ *
+ * Return: true if it has.
+ */
+static inline bool mapping_ptshare(const struct address_space *mapping)
+{
+	return ptshare_active() && mapping->i_ptshare;
+}
+
+/**
  * mm_ptshare_owner - is this the hidden address space of a file?
  * @mm: any mm
  *
@@ -120,6 +131,11 @@ static inline bool ptshare_active(void)
 }
 
 static inline bool vma_ptshare(const struct vm_area_struct *vma)
+{
+	return false;
+}
+
+static inline bool mapping_ptshare(const struct address_space *mapping)
 {
 	return false;
 }
@@ -402,12 +418,6 @@ static inline void ptshare_link_fork(struct vm_area_struct *child,
 		vma_interval_tree_insert_after(child, parent, &mapping->i_mmap);
 }
 
-#ifdef CONFIG_PTSHARE
-#define ptshare_mapping(mapping) (ptshare_active() && (mapping)->i_ptshare)
-#else
-#define ptshare_mapping(mapping) false
-#endif
-
 /**
  * ptshare_rmap_walk - go on with the private tables of sharers
  * @folio: locked
@@ -420,7 +430,7 @@ static inline void ptshare_rmap_walk(struct folio *folio,
 				     struct address_space *mapping,
 				     struct rmap_walk_control *rwc)
 {
-	if (ptshare_mapping(mapping))
+	if (mapping_ptshare(mapping))
 		__ptshare_rmap_walk(folio, mapping, rwc);
 }
 
@@ -435,7 +445,7 @@ static inline void ptshare_unmap_mapping(struct address_space *mapping,
 					 pgoff_t first, pgoff_t last,
 					 struct zap_details *details)
 {
-	if (ptshare_mapping(mapping))
+	if (mapping_ptshare(mapping))
 		__ptshare_unmap_mapping(mapping, first, last, details);
 }
 

@@ -54,7 +54,7 @@ static const struct {
 	{ 0, SIZE },
 };
 
-#define for_each_cut(i)	for (i = 0; i < (int)(sizeof(cuts) / sizeof(cuts[0])); i++)
+#define for_each_cut(i)	for (i = 0; i < (int)ARRAY_SIZE(cuts); i++)
 
 static int nr_parts(int i)
 {
@@ -167,7 +167,8 @@ TEST_F(vma, map_fixed_over)
 		ASSERT_EQ(a, mmap(a, len, PROT_READ | PROT_WRITE, MAP_FIXED |
 				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 		EXPECT_EQ(0, a[0]);
-		a[0] = a[len - 1] = 99;
+		a[0] = 99;
+		a[len - 1] = 99;
 		if (cuts[i].off) {
 			EXPECT_EQ(-1, check(self->p, cuts[i].off, 1));
 		}
