@@ -37,7 +37,7 @@ SUITES = (
     Suite("host", ("tests/host/run",), "the scripts and the test runner themselves",
           budget=120),
     Suite("check", ("tests/check",), "the patches, style and static checks",
-          budget=300),
+          budget=900),
     Suite("harness", ("tests/harness/run",), "vm/run reports what it should, failures above all",
           budget=600, flavours=("plain",)),
     Suite("kunit", ("tests/kunit/in-vm.sh",), "unit tests inside the kernel",
