@@ -8,6 +8,7 @@
  *
  *	root=host		the host's files are the root file system, not the initramfs
  *	out=host		/out is a directory of the host, not a tmpfs
+ *	keep=DIR		of the host's files, even where a tmpfs of the guest would hide it
  *	cwd=DIR	env=NAME=VALUE	arg=ARGUMENT	(env and arg repeat)
  *	tty=ROWS COLS		run the command on a pseudo terminal
  *	standalone=1		nobody answers on vm.ctl (a pasted --dry-run line)
@@ -58,7 +59,7 @@
 #define PROBE_LOOPS	100000000UL
 
 static struct {
-	const char *cwd;
+	const char *cwd, *keep;
 	char *argv[MAX_WORDS], *envp[MAX_WORDS];
 	int argc, envc;
 	bool host_root, host_out, probe, standalone, tty;
@@ -153,6 +154,28 @@ static void mount_system(void)
 }
 
 /*
+ * The project may lie under /tmp: its directory is opened before the guest's
+ * own file systems are mounted, and is put back on top of them if it is gone.
+ */
+static void put_back(int fd, const char *path)
+{
+	char from[32], dir[4096];
+	size_t i;
+
+	if (!access(path, F_OK))
+		return;
+	for (i = 1; path[i - 1] && i < sizeof(dir); i++) {
+		if (path[i] && path[i] != '/')
+			continue;
+		snprintf(dir, sizeof(dir), "%.*s", (int)i, path);
+		mkdir(dir, 0755);
+	}
+	snprintf(from, sizeof(from), "/proc/self/fd/%d", fd);
+	if (mount(from, path, NULL, MS_BIND, NULL))
+		say("no %s in the guest: %s", path, strerror(errno));
+}
+
+/*
  * The host's files, read-only over 9p, under a tmpfs that takes all writes.
  * cache=loose keeps data and names in the guest's caches without asking the
  * host again: programs start fast, and nobody promises to see a file that the
@@ -211,6 +234,8 @@ static void read_command(void)
 			cmd.envp[cmd.envc++] = value;
 		else if (!strcmp(rec, "cwd"))
 			cmd.cwd = value;
+		else if (!strcmp(rec, "keep"))
+			cmd.keep = value;
 		else if (!strcmp(rec, "tty"))
 			cmd.tty = sscanf(value, "%hu %hu", &cmd.size.ws_row,
 					 &cmd.size.ws_col) == 2;
@@ -517,7 +542,7 @@ static void report_end(void)
 
 int main(void)
 {
-	int i;
+	int i, keep = -1;
 
 	umask(022);
 	mount_on("devtmpfs", "/dev", MS_NOSUID, "mode=0755");
@@ -532,7 +557,11 @@ int main(void)
 		streams[i].in = streams[i].out = open_port(i + 1);
 	if (cmd.host_root)
 		enter_host_root();
+	if (cmd.keep)
+		keep = open(cmd.keep, O_PATH | O_CLOEXEC);
 	mount_system();
+	if (keep >= 0)
+		put_back(keep, cmd.keep);
 	mount_out();
 	sethostname("vm", 2);
 	bring_up_lo();
