@@ -13,9 +13,8 @@ from dataclasses import dataclass
 POLICIES = {"plain": ("never", "always"), "debug": ("always",),
             "full": ("never", "always", "madvise")}
 
-# Kernels that are tested unless --flavour or --full asks for others.  The debug
-# kernel belongs here too, as soon as its runs have been seen to be green.
-FLAVOURS = ("plain",)
+# Kernels that are tested unless --flavour or --full asks for others.
+FLAVOURS = ("plain", "debug")
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,12 @@ SUITES = (
           boot=("--append", "kunit.enable=1")),
     Suite("kselftest", ("tests/kselftest/in-vm.sh", "{flavour}", "tests/kselftest/short.list"),
           "the kernel's own selftests of shared memory, and ours",
-          budget=600, vm=True, flavours=("plain", "debug"), policies=POLICIES,
+          budget=900, vm=True, flavours=("plain", "debug"), policies=POLICIES,
           boot=("--mem", "2G"), prepare=("tests/kselftest/build.sh", "tests/kselftest/short.list")),
+    Suite("kselftest-slow", ("tests/kselftest/in-vm.sh", "{flavour}", "tests/kselftest/slow.list"),
+          "selftests that are too slow for the debug kernel",
+          budget=300, vm=True, flavours=("plain",), policies=POLICIES,
+          boot=("--mem", "2G"), prepare=("tests/kselftest/build.sh", "tests/kselftest/slow.list")),
     Suite("kselftest-long", ("tests/kselftest/in-vm.sh", "{flavour}", "tests/kselftest/long.list"),
           "more selftests, on two NUMA nodes", full=True,
           budget=1800, vm=True, flavours=("plain", "debug"), policies=POLICIES,

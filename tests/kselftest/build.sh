@@ -5,8 +5,8 @@
 #
 # Usage: tests/kselftest/build.sh LIST
 #
-# Builds from the kernel's tree, but not in it, and adds all tests of the selftest
-# directories that are ours (kernel/overlay/tools/testing/selftests/).  Leaves
+# Builds from the kernel's tree, but not in it.  A line "OURS" of the list stands
+# for all tests of our own (kernel/overlay/tools/testing/selftests/).  Leaves
 # the programs in build/kselftest/DIRECTORY/ and the complete list, which is
 # what in-vm.sh runs, in build/kselftest/ under the name of LIST.
 
@@ -35,7 +35,7 @@ make_in() {
 
 # The directories and programs that the list names, and nothing else of it.
 listed() {
-	sed '/^[[:space:]]*\(#\|$\)/d' "$1"
+	sed '/^[[:space:]]*\(#\|$\)/d; /^OURS$/d' "$1"
 }
 
 build_listed() {
@@ -55,7 +55,7 @@ build_ours() {
 		dir=$(basename "$dir")
 		quietly "$dir" make_in "$dir" all
 		make_in "$dir" COLLECTION="$dir" emit_tests | while IFS=: read -r _ program; do
-			echo "$dir $program 60 -"
+			echo "$dir $program 90 -"
 		done
 	done
 }
@@ -80,7 +80,8 @@ main() {
 	list=$OUT/$(basename "$1")
 	quietly headers make -s -C "$TREE" O="$OUT/headers" headers
 	build_listed "$1"
-	{ listed "$1" && build_ours; } >"$list.new"
+	listed "$1" >"$list.new"
+	! grep -qx OURS "$1" || build_ours >>"$list.new"
 	mv "$list.new" "$list"
 }
 

@@ -4,7 +4,6 @@
  * behind.
  */
 #include "pt_util.h"
-#include "../kselftest_harness.h"
 
 #include <sys/mount.h>
 #include <time.h>

@@ -26,6 +26,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../kselftest_harness.h"
+
+/* Seconds for one test: enough for a kernel with KASAN in an emulator. */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	300
+
 #ifndef MADV_PTSHARE
 #define MADV_PTSHARE	200
 #define MADV_NOPTSHARE	201

@@ -4,7 +4,6 @@
  * permissions, whether or not they share page tables - and do share them.
  */
 #include "pt_util.h"
-#include "../kselftest_harness.h"
 
 #include <sys/ipc.h>
 #include <sys/shm.h>

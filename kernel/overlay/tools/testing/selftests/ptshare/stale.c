@@ -8,7 +8,6 @@
  * canary that must never change.
  */
 #include "pt_util.h"
-#include "../kselftest_harness.h"
 
 #include <pthread.h>
 #include <time.h>

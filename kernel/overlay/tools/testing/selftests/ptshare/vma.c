@@ -4,7 +4,6 @@
  * leaves /proc/PID/maps in the shape that it has without sharing.
  */
 #include "pt_util.h"
-#include "../kselftest_harness.h"
 
 #include <linux/userfaultfd.h>
 #include <poll.h>
