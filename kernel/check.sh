@@ -118,13 +118,17 @@ check_patches_style() {
 }
 
 check_overlay_style() {
-	local -a files tests
-	mapfile -t files < <(overlay_files '\.[ch]$' | grep -v ^tools/)
+	local -a files events tests
+	mapfile -t files < <(overlay_files '\.[ch]$' | grep -vE '^(tools|include/trace)/')
+	mapfile -t events < <(overlay_files '\.[ch]$' | grep ^include/trace/)
 	mapfile -t tests < <(overlay_files '\.[ch]$' | grep ^tools/)
 	# EMBEDDED_FILENAME: the header comments of mm/ begin with the name.
 	# UNDOCUMENTED_SETUP: it reads the documentation from a patch only.
 	[ ${#files[@]} -eq 0 ] ||
 		checkpatch EMBEDDED_FILENAME,UNDOCUMENTED_SETUP -f "${files[@]}"
+	# Tracepoints are declared in macros that are written like code.
+	[ ${#events[@]} -eq 0 ] ||
+		checkpatch PARENTHESIS_ALIGNMENT,OPEN_ENDED_LINE -f "${events[@]}"
 	# Tests race with the kernel on purpose (VOLATILE); the harness' EXPECT
 	# macros need braces that look needless, and loops over tables a macro.
 	[ ${#tests[@]} -eq 0 ] ||

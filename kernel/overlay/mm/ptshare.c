@@ -65,11 +65,14 @@
  *
  * This file attaches and detaches.  See also ptshare_owner.c (owner, windows,
  * sharers), ptshare_vma.c (who shares; split, merge, move), ptshare_tlb.c,
- * ptshare_policy.c and Documentation/mm/ptshare.rst.
+ * ptshare_policy.c, ptshare_debug.c, arch/x86/mm/ptshare.c and Documentation/mm/ptshare.rst.
  */
 #include <linux/pgalloc.h>
 
 #include <asm/tlb.h>
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/ptshare.h>
 
 #include "internal.h"
 #include "ptshare.h"
@@ -94,7 +97,7 @@ static bool ptshare_table_alloc(struct ptshare *ps, pmd_t *pmd)
 		pte_free(ps->mm, table);	/* somebody was faster */
 	} else {
 		atomic_long_inc(&ps->nr_tables);
-		ptshare_add(PTSHARE_TABLES, 1);
+		ptshare_gauge_add(PTSHARE_TABLES, 1);
 	}
 	return true;
 }
@@ -137,7 +140,7 @@ static unsigned long ptshare_attach_range(struct vm_area_struct *vma,
 		n++;
 	}
 	spin_unlock(ptl);
-	ptshare_add(PTSHARE_ATTACHED, n);
+	count_vm_events(PTSHARE_ATTACH, n);
 	return n;
 }
 
@@ -185,9 +188,10 @@ static vm_fault_t ptshare_attach(struct vm_area_struct *vma,
 	    !ptshare_table_alloc(vma->vm_ptshare, wpmd))
 		return VM_FAULT_OOM;
 	n = ptshare_attach_around(vma, pmd, addr, woffset);
-	ptshare_add(PTSHARE_ATTACH_FAULTS, 1);
+	trace_ptshare_attach(vma, addr, n);
+	count_vm_event(PTSHARE_ATTACH_FAULTS);
 	if (n > 1)
-		ptshare_add(PTSHARE_ATTACH_AROUND, n - 1);
+		count_vm_events(PTSHARE_ATTACH_AROUND, n - 1);
 	return 0;
 }
 
@@ -237,7 +241,8 @@ void __ptshare_fill_fork(struct vm_area_struct *dst,
 	if (!pmd)
 		return;		/* the child's faults will try again */
 	n = ptshare_attach_around(dst, pmd, addr, ptshare_window_offset(dst));
-	ptshare_add(PTSHARE_ATTACH_FORK, n);
+	trace_ptshare_attach(dst, addr, n);
+	count_vm_events(PTSHARE_ATTACH_FORK, n);
 }
 
 /*
@@ -255,8 +260,8 @@ bool __ptshare_detach(struct mmu_gather *tlb, pmd_t *pmd, unsigned long addr)
 		tlb_flush_pte_range(tlb, addr & PMD_MASK, PMD_SIZE);
 		tlb->freed_tables = 1;
 		tlb->unshared_tables = 1;
-		ptshare_add(PTSHARE_ATTACHED, -1);
-		ptshare_add(PTSHARE_DETACH, 1);
+		count_vm_event(PTSHARE_DETACH);
+		trace_ptshare_detach(tlb->mm, addr & PMD_MASK);
 	}
 	spin_unlock(ptl);
 	return attached;

@@ -33,10 +33,12 @@
  * @ref: one for each sharer VMA; drops to 0 under i_mmap_rwsem only
  * @sharers: interval tree of the sharer VMAs, under i_mmap_rwsem
  * @nr_sharers: how many VMAs @sharers holds, under i_mmap_rwsem
+ * @bucket: one bit, by which all sharers can be flushed at once
  * @nr_partial: sum of @partial
  * @nr_tables: how many PTE tables @mm has
  * @partial: for each hash of a chunk, how many VMA ends cut through such a
  *	chunk; a collision costs a walk of @sharers and nothing else
+ * @list: in debugfs
  * @twork: for the teardown, in the task that dropped the last reference
  * @work: ditto, for tasks that cannot
  *
@@ -50,37 +52,33 @@ struct ptshare {
 	refcount_t ref;
 	struct rb_root_cached sharers;
 	unsigned long nr_sharers;
+	u64 bucket;
 	unsigned long nr_partial;
 	atomic_long_t nr_tables;
 	unsigned int partial[1 << PTSHARE_PARTIAL_BITS];
+	struct list_head list;
 	union {
 		struct callback_head twork;
 		struct work_struct work;
 	};
 };
 
-/* Counters, exact up to concurrency; see Documentation/admin-guide/mm/ptshare.rst */
-enum ptshare_stat {
-	PTSHARE_OWNERS,		/* gauges */
+/*
+ * What there is now, system-wide.  What happened is counted by vm events, and
+ * what is attached is the difference of two.
+ */
+enum ptshare_gauge {
+	PTSHARE_OWNERS,
 	PTSHARE_SHARERS,
 	PTSHARE_TABLES,
-	PTSHARE_ATTACHED,
-	PTSHARE_ATTACH_FAULTS,	/* events */
-	PTSHARE_ATTACH_AROUND,
-	PTSHARE_ATTACH_FORK,
-	PTSHARE_DETACH,
-	PTSHARE_JOIN,
-	PTSHARE_LEAVE,
-	PTSHARE_FLUSH_EACH,
-	PTSHARE_RMAP_PARTIAL,
-	NR_PTSHARE_STATS,
+	NR_PTSHARE_GAUGES,
 };
 
-extern atomic_long_t ptshare_stats[NR_PTSHARE_STATS];
+extern atomic_long_t ptshare_gauges[NR_PTSHARE_GAUGES];
 
-static inline void ptshare_add(enum ptshare_stat stat, long n)
+static inline void ptshare_gauge_add(enum ptshare_gauge gauge, long n)
 {
-	atomic_long_add(n, &ptshare_stats[stat]);
+	atomic_long_add(n, &ptshare_gauges[gauge]);
 }
 
 static inline unsigned int ptshare_class(vm_flags_t flags)
@@ -130,6 +128,20 @@ void ptshare_leave(struct vm_area_struct *vma);
 
 /* mm/ptshare_policy.c */
 bool ptshare_wanted(struct vm_area_struct *vma, vm_flags_t flags);
+
+/* mm/ptshare_debug.c */
+#ifdef CONFIG_DEBUG_FS
+void ptshare_debug_add(struct ptshare *ps);
+void ptshare_debug_del(struct ptshare *ps);
+#else
+static inline void ptshare_debug_add(struct ptshare *ps)
+{
+}
+
+static inline void ptshare_debug_del(struct ptshare *ps)
+{
+}
+#endif
 
 /* mm/ptshare.c */
 void ptshare_detach_chunk(struct vm_area_struct *vma, unsigned long addr);

@@ -19,7 +19,10 @@
 #include <linux/sched/signal.h>
 #include <linux/user_namespace.h>
 
+#include <asm/ptshare.h>
 #include <asm/tlb.h>
+
+#include <trace/events/ptshare.h>
 
 #include "internal.h"
 #include "ptshare.h"
@@ -67,6 +70,7 @@ static struct ptshare *ptshare_owner_alloc(struct vm_area_struct *vma)
 		goto put_path;
 	ps->mapping = vma->vm_file->f_mapping;
 	ps->sharers = RB_ROOT_CACHED;
+	ps->bucket = BIT_ULL(hash_ptr(ps->mapping, 6));
 	refcount_set(&ps->ref, 1);
 	return ps;
 
@@ -83,7 +87,7 @@ static void ptshare_owner_free(struct ptshare *ps)
 	/* exit_mmap() unlinks the windows, then nobody can find us. */
 	WARN_ON_ONCE(atomic_read(&ps->mm->mm_users) != 1);
 	mmput(ps->mm);
-	ptshare_add(PTSHARE_TABLES, -atomic_long_read(&ps->nr_tables));
+	ptshare_gauge_add(PTSHARE_TABLES, -atomic_long_read(&ps->nr_tables));
 	path_put(&ps->path);
 	kfree(ps);
 }
@@ -132,18 +136,22 @@ struct ptshare *ptshare_owner_get(struct vm_area_struct *vma)
 	}
 	i_mmap_lock_write(mapping);
 	ps = mapping->i_ptshare;
-	if (ps) {
+	if (ps)
 		refcount_inc(&ps->ref);
-	} else if (new) {
-		ps = new;
-		new = NULL;
-		mapping->i_ptshare = ps;
-		ptshare_add(PTSHARE_OWNERS, 1);
-	}
+	else
+		mapping->i_ptshare = new;
 	i_mmap_unlock_write(mapping);
-	if (new)
-		ptshare_owner_schedule_free(new);
-	return ps;
+	if (ps) {
+		if (new)
+			ptshare_owner_schedule_free(new);
+		return ps;
+	}
+	if (new) {
+		ptshare_gauge_add(PTSHARE_OWNERS, 1);
+		ptshare_debug_add(new);
+		trace_ptshare_owner_create(mapping, 0);
+	}
+	return new;
 }
 
 /**
@@ -165,7 +173,10 @@ void ptshare_owner_put(struct ptshare *ps)
 		return;
 	WARN_ON_ONCE(!RB_EMPTY_ROOT(&ps->sharers.rb_root));
 	WARN_ON_ONCE(ps->nr_partial);
-	ptshare_add(PTSHARE_OWNERS, -1);
+	ptshare_gauge_add(PTSHARE_OWNERS, -1);
+	ptshare_debug_del(ps);
+	trace_ptshare_owner_destroy(ps->mapping,
+				    atomic_long_read(&ps->nr_tables));
 	ptshare_owner_schedule_free(ps);
 }
 
@@ -174,7 +185,7 @@ void __ptshare_put(struct vm_area_struct *vma)
 	struct ptshare *ps = vma->vm_ptshare;
 
 	vma->vm_ptshare = NULL;
-	ptshare_add(PTSHARE_SHARERS, -1);
+	ptshare_gauge_add(PTSHARE_SHARERS, -1);
 	ptshare_owner_put(ps);
 }
 
@@ -318,8 +329,9 @@ void __ptshare_link_fork(struct vm_area_struct *child,
 		return;
 	}
 	refcount_inc(&ps->ref);
+	arch_ptshare_join(child->vm_mm, ps->bucket);
 	child->vm_ptshare = ps;
-	ptshare_add(PTSHARE_SHARERS, 1);
+	ptshare_gauge_add(PTSHARE_SHARERS, 1);
 	vma_interval_tree_insert_after(child, parent, __ptshare_link(child));
 }
 
@@ -351,6 +363,7 @@ void ptshare_join(struct vm_area_struct *vma, struct ptshare *ps)
 	vma_start_write(vma);
 	zap_page_range_single(vma, start, ptshare_covered_end(vma) - start,
 			      NULL);
+	arch_ptshare_join(vma->vm_mm, ps->bucket);
 
 	i_mmap_lock_write(ps->mapping);
 	vma_interval_tree_remove(vma, &ps->mapping->i_mmap);
@@ -359,8 +372,8 @@ void ptshare_join(struct vm_area_struct *vma, struct ptshare *ps)
 	vma->vm_ptshare = ps;
 	vma_interval_tree_insert(vma, __ptshare_link(vma));
 	i_mmap_unlock_write(ps->mapping);
-	ptshare_add(PTSHARE_SHARERS, 1);
-	ptshare_add(PTSHARE_JOIN, 1);
+	ptshare_gauge_add(PTSHARE_SHARERS, 1);
+	count_vm_event(PTSHARE_JOIN);
 }
 
 /**
@@ -383,8 +396,8 @@ void ptshare_leave(struct vm_area_struct *vma)
 	vma->vm_ptshare = NULL;
 	vma_interval_tree_insert(vma, &ps->mapping->i_mmap);
 	i_mmap_unlock_write(ps->mapping);
-	ptshare_add(PTSHARE_SHARERS, -1);
-	ptshare_add(PTSHARE_LEAVE, 1);
+	ptshare_gauge_add(PTSHARE_SHARERS, -1);
+	count_vm_event(PTSHARE_LEAVE);
 	ptshare_owner_put(ps);
 }
 
@@ -421,7 +434,7 @@ bool __ptshare_rmap_walk(struct folio *folio, struct address_space *mapping,
 
 	if (!ptshare_may_be_partial(ps, first, first))
 		return true;
-	ptshare_add(PTSHARE_RMAP_PARTIAL, 1);
+	count_vm_event(PTSHARE_RMAP_PARTIAL);
 	vma_interval_tree_foreach(vma, &ps->sharers, first, first + nr - 1) {
 		unsigned long address = vma_address(vma, first, nr);
 
@@ -461,7 +474,7 @@ void __ptshare_unmap_mapping(struct address_space *mapping, pgoff_t first,
 
 	if (!ptshare_may_be_partial(ps, first, last))
 		return;
-	ptshare_add(PTSHARE_RMAP_PARTIAL, 1);
+	count_vm_event(PTSHARE_RMAP_PARTIAL);
 	vma_interval_tree_foreach(vma, &ps->sharers, first, last) {
 		/* Head and tail only: the rest is mapped by the windows. */
 		ptshare_unmap_part(vma, first, last, vma->vm_start,

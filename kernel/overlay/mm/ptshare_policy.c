@@ -14,6 +14,7 @@
 #include <linux/sched/coredump.h>
 #include <linux/string.h>
 #include <linux/sysfs.h>
+#include <linux/vmstat.h>
 
 #include "ptshare.h"
 
@@ -30,7 +31,7 @@ static const char * const ptshare_modes[] = { "always", "madvise", "never" };
 static enum ptshare_mode ptshare_mode __read_mostly = PTSHARE_MODE_MADVISE;
 static unsigned long ptshare_min_kb __read_mostly = 4096;
 
-atomic_long_t ptshare_stats[NR_PTSHARE_STATS];
+atomic_long_t ptshare_gauges[NR_PTSHARE_GAUGES];
 
 void __ptshare_activate(void)
 {
@@ -168,42 +169,59 @@ static ssize_t min_kb_store(struct kobject *kobj, struct kobj_attribute *attr,
 
 static struct kobj_attribute min_kb_attr = __ATTR_RW(min_kb);
 
-static long ptshare_read(enum ptshare_stat stat)
+/* CPUs count on their own; what offline ones counted was given to another. */
+static long ptshare_events(enum vm_event_item item)
 {
-	return atomic_long_read(&ptshare_stats[stat]);
+	long sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += per_cpu(vm_event_states, cpu).event[item];
+	return sum;
 }
 
-static ssize_t saved_kb_show(struct kobject *kobj, struct kobj_attribute *attr,
-			     char *buf)
+static long ptshare_gauge(enum ptshare_gauge gauge)
 {
-	long tables = ptshare_read(PTSHARE_ATTACHED) -
-		      ptshare_read(PTSHARE_TABLES);
-
-	return sysfs_emit(buf, "%ld\n", max(tables, 0L) * (PAGE_SIZE >> 10));
+	return atomic_long_read(&ptshare_gauges[gauge]);
 }
 
-static struct kobj_attribute saved_kb_attr = __ATTR_RO(saved_kb);
+static long ptshare_attached(void)
+{
+	return max(ptshare_events(PTSHARE_ATTACH) -
+		   ptshare_events(PTSHARE_DETACH), 0L);
+}
 
-#define PTSHARE_STAT_ATTR(_name, _stat)					\
+static long ptshare_saved_kb(void)
+{
+	long tables = ptshare_attached() - ptshare_gauge(PTSHARE_TABLES);
+
+	return max(tables, 0L) * (PAGE_SIZE >> 10);
+}
+
+#define PTSHARE_ATTR(_name, _value)					\
 static ssize_t _name##_show(struct kobject *kobj,			\
 			    struct kobj_attribute *attr, char *buf)	\
 {									\
-	return sysfs_emit(buf, "%ld\n", ptshare_read(_stat));		\
+	return sysfs_emit(buf, "%ld\n", _value);			\
 }									\
 static struct kobj_attribute _name##_attr = __ATTR_RO(_name)
 
-PTSHARE_STAT_ATTR(owners, PTSHARE_OWNERS);
-PTSHARE_STAT_ATTR(sharers, PTSHARE_SHARERS);
-PTSHARE_STAT_ATTR(tables, PTSHARE_TABLES);
-PTSHARE_STAT_ATTR(attached, PTSHARE_ATTACHED);
-PTSHARE_STAT_ATTR(attach_faults, PTSHARE_ATTACH_FAULTS);
-PTSHARE_STAT_ATTR(attach_around, PTSHARE_ATTACH_AROUND);
-PTSHARE_STAT_ATTR(attach_fork, PTSHARE_ATTACH_FORK);
-PTSHARE_STAT_ATTR(detach, PTSHARE_DETACH);
-PTSHARE_STAT_ATTR(join, PTSHARE_JOIN);
-PTSHARE_STAT_ATTR(leave, PTSHARE_LEAVE);
-PTSHARE_STAT_ATTR(flush_each, PTSHARE_FLUSH_EACH);
-PTSHARE_STAT_ATTR(rmap_partial, PTSHARE_RMAP_PARTIAL);
+PTSHARE_ATTR(owners, ptshare_gauge(PTSHARE_OWNERS));
+PTSHARE_ATTR(sharers, ptshare_gauge(PTSHARE_SHARERS));
+PTSHARE_ATTR(tables, ptshare_gauge(PTSHARE_TABLES));
+PTSHARE_ATTR(attached, ptshare_attached());
+PTSHARE_ATTR(saved_kb, ptshare_saved_kb());
+
+PTSHARE_ATTR(join, ptshare_events(PTSHARE_JOIN));
+PTSHARE_ATTR(leave, ptshare_events(PTSHARE_LEAVE));
+PTSHARE_ATTR(attach, ptshare_events(PTSHARE_ATTACH));
+PTSHARE_ATTR(attach_faults, ptshare_events(PTSHARE_ATTACH_FAULTS));
+PTSHARE_ATTR(attach_around, ptshare_events(PTSHARE_ATTACH_AROUND));
+PTSHARE_ATTR(attach_fork, ptshare_events(PTSHARE_ATTACH_FORK));
+PTSHARE_ATTR(detach, ptshare_events(PTSHARE_DETACH));
+PTSHARE_ATTR(flush_each, ptshare_events(PTSHARE_FLUSH_EACH));
+PTSHARE_ATTR(flush_all, ptshare_events(PTSHARE_FLUSH_ALL));
+PTSHARE_ATTR(rmap_partial, ptshare_events(PTSHARE_RMAP_PARTIAL));
 
 static struct attribute *ptshare_attrs[] = {
 	&enabled_attr.attr,
@@ -221,13 +239,15 @@ static const struct attribute_group ptshare_group = {
 };
 
 static struct attribute *ptshare_stats_attrs[] = {
+	&join_attr.attr,
+	&leave_attr.attr,
+	&attach_attr.attr,
 	&attach_faults_attr.attr,
 	&attach_around_attr.attr,
 	&attach_fork_attr.attr,
 	&detach_attr.attr,
-	&join_attr.attr,
-	&leave_attr.attr,
 	&flush_each_attr.attr,
+	&flush_all_attr.attr,
 	&rmap_partial_attr.attr,
 	NULL,
 };

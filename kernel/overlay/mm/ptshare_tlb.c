@@ -6,17 +6,25 @@
  * run its sharers, at the sharers' addresses.  Whoever reduces a shared PTE
  * holds i_mmap_rwsem, so the sharers can be walked and told one by one with
  * the primitives that stock uses for one address space.  One sharer thus
- * costs what stock costs.
+ * costs what stock costs.  Where there are many, the architecture flushes all
+ * at once, without a look at any.
  *
  * Deferred flushes (try_to_unmap_flush()) run without the rwsem.  They need no
- * walk: the sharers were put into the batch when the PTE was cleared.
+ * walk: the sharers, or the owner's bucket, were put into the batch when the
+ * PTE was cleared.
  */
 #include <linux/mm.h>
 #include <linux/rmap.h>
 
+#include <asm/ptshare.h>
 #include <asm/tlbflush.h>
 
+#include <trace/events/ptshare.h>
+
 #include "ptshare.h"
+
+/* Up to so many sharers are flushed one by one. */
+#define PTSHARE_FLUSH_EACH_MAX	8
 
 static void ptshare_assert_walkable(struct ptshare *ps)
 {
@@ -25,12 +33,18 @@ static void ptshare_assert_walkable(struct ptshare *ps)
 		lockdep_assert_held(&ps->mapping->i_mmap_rwsem);
 }
 
+static bool ptshare_many(struct ptshare *ps)
+{
+	return ps->nr_sharers > PTSHARE_FLUSH_EACH_MAX;
+}
+
 /* Flush the part of each sharer that maps pages @first to @last. */
 static void ptshare_flush_each(struct ptshare *ps, pgoff_t first, pgoff_t last,
 			       unsigned int stride_shift, bool freed_tables)
 {
 	struct vm_area_struct *vma;
 
+	trace_ptshare_flush(ps->mapping, first, last, ps->nr_sharers, false);
 	/*
 	 * Whatever their class: while mprotect() moves a sharer to another
 	 * class its flags are new already and the old tables still attached.
@@ -44,7 +58,7 @@ static void ptshare_flush_each(struct ptshare *ps, pgoff_t first, pgoff_t last,
 				   vma->vm_start +
 				   ((to - vma->vm_pgoff + 1) << PAGE_SHIFT),
 				   stride_shift, freed_tables);
-		ptshare_add(PTSHARE_FLUSH_EACH, 1);
+		count_vm_event(PTSHARE_FLUSH_EACH);
 	}
 }
 
@@ -56,6 +70,13 @@ void __ptshare_flush_tlb_range(struct mm_struct *mm, unsigned long start,
 	unsigned int class;
 
 	ptshare_assert_walkable(ps);
+	if (ptshare_many(ps)) {
+		trace_ptshare_flush(ps->mapping, 0, ULONG_MAX, ps->nr_sharers,
+				    false);
+		arch_ptshare_flush(ps->bucket);
+		count_vm_event(PTSHARE_FLUSH_ALL);
+		return;
+	}
 	for (class = 0; class < PTSHARE_NR_CLASSES; class++) {
 		unsigned long base = ptshare_window_base(class);
 		unsigned long from = max(start, base);
@@ -78,6 +99,13 @@ void __ptshare_tlbbatch_add(struct arch_tlbflush_unmap_batch *batch,
 	struct vm_area_struct *vma;
 
 	ptshare_assert_walkable(ps);
+	trace_ptshare_flush(ps->mapping, pgoff, pgoff, ps->nr_sharers, true);
+	if (ptshare_many(ps)) {
+		if (!(batch->ptshare & ps->bucket))
+			count_vm_event(PTSHARE_FLUSH_ALL);
+		batch->ptshare |= ps->bucket;
+		return;
+	}
 	vma_interval_tree_foreach(vma, &ps->sharers, pgoff, pgoff)
 		arch_tlbbatch_add_pending(batch, vma->vm_mm, vma->vm_start +
 					  ((pgoff - vma->vm_pgoff) << PAGE_SHIFT));

@@ -125,7 +125,7 @@ void __ptshare_split(struct vm_area_struct *vma, struct vm_area_struct *new,
 		ptshare_detach_chunk(vma, addr);
 	refcount_inc(&vma->vm_ptshare->ref);
 	new->vm_ptshare = vma->vm_ptshare;
-	ptshare_add(PTSHARE_SHARERS, 1);
+	ptshare_gauge_add(PTSHARE_SHARERS, 1);
 }
 
 /* --- merge --- */

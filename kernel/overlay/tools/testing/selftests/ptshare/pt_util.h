@@ -154,6 +154,7 @@ static void pt_handler(int sig)
 	siglongjmp(pt_env, 1);
 }
 
+/* SA_NODEFER: the mask of signals stays as it is, and need not be saved. */
 static inline void pt_catch(void)
 {
 	struct sigaction sa = { .sa_handler = pt_handler, .sa_flags = SA_NODEFER };
@@ -166,7 +167,7 @@ static inline void pt_catch(void)
 static inline int try_load(const volatile char *p, char *val)
 {
 	pt_sig = 0;
-	if (!sigsetjmp(pt_env, 1)) {
+	if (!sigsetjmp(pt_env, 0)) {
 		char c = *p;
 
 		if (val)
@@ -178,7 +179,7 @@ static inline int try_load(const volatile char *p, char *val)
 static inline int try_store(volatile char *p, char val)
 {
 	pt_sig = 0;
-	if (!sigsetjmp(pt_env, 1))
+	if (!sigsetjmp(pt_env, 0))
 		*p = val;
 	return pt_sig;
 }
