@@ -120,9 +120,13 @@ static inline int crew_dismiss(struct crew *crew)
 	int i, status, bad = 0;
 
 	*crew->stop = 1;
-	for (i = 0; i < crew->n; i++)
-		if (waitpid(crew->pid[i], &status, 0) != crew->pid[i] || status)
-			bad++;
+	for (i = 0; i < crew->n; i++) {
+		if (waitpid(crew->pid[i], &status, 0) == crew->pid[i] &&
+		    !status)
+			continue;
+		fprintf(stderr, "# crew member %d: status %#x\n", i, status);
+		bad++;
+	}
 	crew->n = 0;
 	munmap((void *)crew->stop, PAGE);
 	return bad;
