@@ -247,7 +247,7 @@ TEST_F(layout, seal_after_exit)
 /* --- the same program twice, with sharing and without --- */
 
 #define AREA	(12 * MB)
-#define STEPS	150
+#define STEPS	100
 
 struct step {
 	unsigned long maps;		/* hash of the lines of /proc/self/maps */
@@ -288,7 +288,7 @@ static unsigned long hash_bytes(char *area, unsigned int *seed)
 	unsigned long h = 0;
 	int i;
 
-	for (i = 0; i < 40; i++) {
+	for (i = 0; i < 16; i++) {
 		char *p = area + rand_r(seed) % (AREA / PAGE) * PAGE, c = 0;
 		int sig = i & 3 ? try_load(p, &c) : try_store(p, i);
 
@@ -395,7 +395,7 @@ TEST_F(layout, same_with_and_without)
 		      MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	ASSERT_NE(s.area, MAP_FAILED);
 	s.area = (char *)(((uintptr_t)s.area + CHUNK - 1) & ~(CHUNK - 1));
-	for (round = 0; round < 6; round++) {
+	for (round = 0; round < 4; round++) {
 		s.seed = 1000 + round;
 		s.steps = a;
 		s.policy = PTSHARE_NEVER;
