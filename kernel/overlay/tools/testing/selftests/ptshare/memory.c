@@ -611,6 +611,60 @@ TEST_F(memory, huge_mix)
 	write_file(SHMEM_ENABLED, "never");
 }
 
+/* --- poison --- */
+
+#define AT	(3 * MB)
+
+/* Who does this is sent a SIGBUS as well, as if it had run into the page. */
+static int poison(char *p)
+{
+	pt_sig = 0;
+	if (!sigsetjmp(pt_env, 1))
+		return madvise(p, PAGE, MADV_HWPOISON);
+	return 0;
+}
+
+/*
+ * A page whose frame has gone bad is lost to all, and only that page (H25,
+ * H26): the entry that says so stands in the table of all sharers.
+ */
+TEST_F(memory, poison)
+{
+	struct servant s;
+	char *q, c;
+
+	fill(self->w, SIZE, 1);
+	EXPECT_EQ(-1, check(self->p, SIZE, 1));
+	ASSERT_EQ(0, servant_start(&s, NULL, NULL));
+	if (poison(self->p + AT)) {
+		servant_end(&s);
+		SKIP(return, "no injection of memory failures");
+	}
+	EXPECT_EQ(SIGBUS, try_load(self->p + AT, NULL));
+	EXPECT_EQ(SIGBUS, try_store(self->w + AT, 1));
+	EXPECT_EQ(SIGBUS, servant_load(&s, self->p + AT, NULL));
+	EXPECT_EQ(SIGBUS, servant_store(&s, self->w + AT, 1));
+	EXPECT_EQ(0, servant_load(&s, self->p + AT + PAGE, &c));
+	EXPECT_EQ((char)(2 + AT / PAGE), c);
+	q = map_at(self->fd, SIZE, 0, PROT_READ);
+	ASSERT_NE(q, MAP_FAILED);
+	EXPECT_EQ(SIGBUS, try_load(q + AT, NULL));
+	EXPECT_EQ(-1, check(q, AT, 1));
+	/* Every way to detach a table that has such an entry. */
+	ASSERT_EQ(0, mprotect(self->p + AT, PAGE, PROT_READ));
+	ASSERT_EQ(0, madvise(self->w, SIZE, MADV_DONTNEED));
+	ASSERT_EQ(0, munmap(q, AT + PAGE));
+	EXPECT_EQ(SIGBUS, try_load(self->p + AT, NULL));
+	EXPECT_EQ(SIGBUS, try_load(self->w + AT, NULL));
+	munmap(q + AT + PAGE, SIZE - AT - PAGE);
+	EXPECT_EQ(0, servant_end(&s));
+	/* Out of the file with it, and there is a new one. */
+	ASSERT_EQ(0, ftruncate(self->fd, 0));
+	ASSERT_EQ(0, ftruncate(self->fd, SIZE));
+	fill(self->w, SIZE, 1);
+	EXPECT_EQ(-1, check(self->p, SIZE, 1));
+}
+
 /* --- memory cgroups --- */
 
 #define CGROUP	"/sys/fs/cgroup/"
