@@ -21,7 +21,8 @@
 #define MADV_SOFT_OFFLINE	101
 #endif
 
-#define SIZE	(8 * MB)
+/* Four chunks, and half a one, which has private tables. */
+#define SIZE	(9 * MB)
 #define NPAGES	(SIZE / PAGE)
 #define SECONDS	3
 
@@ -265,7 +266,7 @@ TEST_F(memory, uffd_minor)
 		ASSERT_EQ(0, in_child(child_reads, self->w));
 		EXPECT_TRUE(uffd_silent(uffd));
 		ASSERT_EQ(0, pthread_create(&thread, NULL, do_access, &a));
-		EXPECT_EQ(a.p, uffd_next(uffd, &flags));
+		ASSERT_EQ(a.p, uffd_next(uffd, &flags));
 		EXPECT_TRUE(!!(flags & UFFD_PAGEFAULT_FLAG_MINOR));
 		self->w[a.p - self->p] = 99;
 		ASSERT_EQ(0, uffd_continue(uffd, (char *)a.p));
@@ -317,7 +318,7 @@ TEST_F(memory, uffd_wp)
 		if (i & 1)
 			madvise(self->w, SIZE, MADV_PAGEOUT);
 		ASSERT_EQ(0, pthread_create(&thread, NULL, do_access, &a));
-		EXPECT_EQ(a.p, uffd_next(uffd, &flags));
+		ASSERT_EQ(a.p, uffd_next(uffd, &flags));
 		EXPECT_TRUE(!!(flags & UFFD_PAGEFAULT_FLAG_WP));
 		EXPECT_EQ((char)(1 + at / PAGE), self->w[at]);
 		ASSERT_EQ(0, uffd_wp(uffd, (char *)a.p, PAGE, false));
@@ -434,9 +435,37 @@ TEST_F(memory, soft_offline)
 			     MADV_SOFT_OFFLINE))
 			moved++;
 	}
-	EXPECT_EQ(0, crew_dismiss(&crew));
+	ASSERT_EQ(0, crew_dismiss(&crew));
 	if (!moved)
 		SKIP(return, "no soft offlining");
+}
+
+/*
+ * A page in a chunk that nobody covers can be moved, too, although several
+ * private tables map it; guards __ptshare_rmap_walk().
+ */
+TEST_F(memory, soft_offline_tail)
+{
+	size_t at = SIZE - 3 * PAGE;
+	struct servant s;
+	char c;
+
+	fill(self->w, SIZE, 1);
+	EXPECT_EQ(-1, check(self->p, SIZE, 1));
+	ASSERT_EQ(0, servant_start(&s, NULL, NULL));
+	EXPECT_EQ(0, servant_load(&s, self->p + at, &c));
+	EXPECT_EQ(0, servant_store(&s, self->w + at + 1, 5));
+	if (madvise(self->w + at, PAGE, MADV_SOFT_OFFLINE)) {
+		ASSERT_NE(EBUSY, errno);
+		ASSERT_NE(EIO, errno);
+		servant_end(&s);
+		SKIP(return, "no soft offlining");
+	}
+	EXPECT_EQ(5, self->p[at + 1]);
+	EXPECT_EQ(0, servant_store(&s, self->p + at + 1, 6));
+	EXPECT_EQ(6, self->w[at + 1]);
+	EXPECT_EQ(0, servant_end(&s));
+	EXPECT_EQ(-1, check(self->p, SIZE, 1));
 }
 
 static int compactor(volatile int *stop, int nr, void *arg)
@@ -559,7 +588,7 @@ TEST_F(memory, collapse)
 	fill(self->w, SIZE, 1);
 	EXPECT_EQ(-1, check(self->p, SIZE, 1));
 	if (!huge)
-		SKIP(return, "no huge page was made");
+		TH_LOG("no huge page was made");
 }
 
 #define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
