@@ -252,9 +252,13 @@ void __ptshare_fill_fork(struct vm_area_struct *dst,
  */
 bool __ptshare_detach(struct mmu_gather *tlb, pmd_t *pmd, unsigned long addr)
 {
-	spinlock_t *ptl = pmd_lock(tlb->mm, pmd);
-	bool attached = pmd_ptshared(*pmd);
+	spinlock_t *ptl;
+	bool attached;
 
+	if (!pmd_ptshared(pmdp_get_lockless(pmd)))
+		return false;
+	ptl = pmd_lock(tlb->mm, pmd);
+	attached = pmd_ptshared(*pmd);
 	if (attached) {
 		pmd_clear(pmd);
 		tlb_flush_pte_range(tlb, addr & PMD_MASK, PMD_SIZE);

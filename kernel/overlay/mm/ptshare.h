@@ -91,6 +91,15 @@ static inline unsigned long ptshare_window_base(unsigned int class)
 	return PUD_SIZE + ((unsigned long)class << PTSHARE_WINDOW_SHIFT);
 }
 
+/* The class whose window an address of an owner is in, or near. */
+static inline unsigned int ptshare_class_at(unsigned long addr)
+{
+	if (addr < PUD_SIZE)
+		return 0;
+	return min((addr - PUD_SIZE) >> PTSHARE_WINDOW_SHIFT,
+		   PTSHARE_NR_CLASSES - 1UL);
+}
+
 /* First and last+1 address of the covered chunks of a VMA; equal if none. */
 static inline unsigned long ptshare_covered_start(const struct vm_area_struct *vma)
 {

@@ -420,6 +420,11 @@ static bool ptshare_may_be_partial(struct ptshare *ps, pgoff_t first,
 	return false;
 }
 
+struct rb_root_cached *__ptshare_sharers(struct address_space *mapping)
+{
+	return &mapping->i_ptshare->sharers;
+}
+
 /*
  * A folio lies within one chunk, so a sharer maps it by a private table or by
  * the owner's, never by both.

@@ -66,8 +66,8 @@ void __ptshare_flush_tlb_range(struct mm_struct *mm, unsigned long start,
 			       unsigned long end, unsigned int stride_shift,
 			       bool freed_tables)
 {
+	unsigned int class = ptshare_class_at(start);
 	struct ptshare *ps = mm->ptshare;
-	unsigned int class;
 
 	ptshare_assert_walkable(ps);
 	if (ptshare_many(ps)) {
@@ -77,7 +77,7 @@ void __ptshare_flush_tlb_range(struct mm_struct *mm, unsigned long start,
 		count_vm_event(PTSHARE_FLUSH_ALL);
 		return;
 	}
-	for (class = 0; class < PTSHARE_NR_CLASSES; class++) {
+	for (; class <= ptshare_class_at(end - 1); class++) {
 		unsigned long base = ptshare_window_base(class);
 		unsigned long from = max(start, base);
 		unsigned long to = min(end, base + PTSHARE_WINDOW_SIZE);
@@ -115,13 +115,13 @@ void __ptshare_tlbbatch_add(struct arch_tlbflush_unmap_batch *batch,
 bool __ptshare_tlbbatch_should_defer(struct mm_struct *mm)
 {
 	struct ptshare *ps = mm->ptshare;
-	struct vm_area_struct *vma;
+	struct rb_node *first;
 
 	ptshare_assert_walkable(ps);
 	if (ps->nr_sharers > 1)
 		return true;
-	vma_interval_tree_foreach(vma, &ps->sharers, 0, ULONG_MAX)
-		if (arch_tlbbatch_should_defer(vma->vm_mm))
-			return true;
-	return false;
+	first = rb_first_cached(&ps->sharers);
+	return first &&
+	       arch_tlbbatch_should_defer(rb_entry(first, struct vm_area_struct,
+						   shared.rb)->vm_mm);
 }

@@ -82,12 +82,11 @@ static bool ptshare_may_join(struct vm_area_struct *vma, vm_flags_t flags)
 	       ptshare_wanted(vma, flags);
 }
 
-void __ptshare_judge(struct vm_area_struct *vma, vm_flags_t flags)
+static void ptshare_join_or_leave(struct vm_area_struct *vma, vm_flags_t flags)
 {
 	unsigned int class = ptshare_class(flags);
 	struct ptshare *ps = vma->vm_ptshare;
 
-	mmap_assert_write_locked(vma->vm_mm);
 	if (ps) {
 		if (!ptshare_may_stay(vma, flags) || (flags & VM_NOPTSHARE) ||
 		    !ptshare_owner_window(ps, class, vma))
@@ -103,6 +102,18 @@ void __ptshare_judge(struct vm_area_struct *vma, vm_flags_t flags)
 		ptshare_join(vma, ps);
 	else
 		ptshare_owner_put(ps);
+}
+
+/*
+ * What a sharer has written is known by its VM_SOFTDIRTY alone: a VMA that got
+ * it by a merge must not lose it to flags that were made up before.
+ */
+vm_flags_t __ptshare_judge(struct vm_area_struct *vma, vm_flags_t flags)
+{
+	mmap_assert_write_locked(vma->vm_mm);
+	flags |= vma->vm_flags & VM_SOFTDIRTY;
+	ptshare_join_or_leave(vma, flags);
+	return flags;
 }
 
 void __ptshare_leave_mm(struct mm_struct *mm)
@@ -207,6 +218,8 @@ void __ptshare_merge(struct vm_area_struct *vma, struct vm_area_struct *adjust,
 	unsigned long to_start = start, to_end = end, cut = end;
 	int i;
 
+	/* As a sharer's VM_SOFTDIRTY speaks for its PTEs, see __ptshare_judge() */
+	vm_flags_set(adj_start < 0 ? adjust : vma, VM_SOFTDIRTY);
 	if (adj_start < 0) {
 		/* The one case in which @vma shrinks and @adjust grows. */
 		to = adjust;

@@ -34,13 +34,14 @@ void __ptshare_link_fork(struct vm_area_struct *child,
 			 struct vm_area_struct *parent,
 			 struct address_space *mapping);
 void __ptshare_put(struct vm_area_struct *vma);
+struct rb_root_cached *__ptshare_sharers(struct address_space *mapping);
 bool __ptshare_rmap_walk(struct folio *folio, struct address_space *mapping,
 			 struct rmap_walk_control *rwc);
 void __ptshare_unmap_mapping(struct address_space *mapping, pgoff_t first,
 			     pgoff_t last, struct zap_details *details);
 
 /* mm/ptshare_vma.c */
-void __ptshare_judge(struct vm_area_struct *vma, vm_flags_t flags);
+vm_flags_t __ptshare_judge(struct vm_area_struct *vma, vm_flags_t flags);
 void __ptshare_split(struct vm_area_struct *vma, struct vm_area_struct *new,
 		     unsigned long addr);
 void __ptshare_merge(struct vm_area_struct *vma, struct vm_area_struct *adjust,
@@ -243,8 +244,7 @@ static inline void ptshare_fill_fork(struct vm_area_struct *dst,
 static inline bool ptshare_detach(struct mmu_gather *tlb, pmd_t *pmd,
 				  unsigned long addr)
 {
-	return ptshare_active() && pmd_ptshared(pmdp_get_lockless(pmd)) &&
-	       __ptshare_detach(tlb, pmd, addr);
+	return ptshare_active() && __ptshare_detach(tlb, pmd, addr);
 }
 
 /**
@@ -286,11 +286,15 @@ static inline void ptshare_flush_detached(struct mmu_gather *tlb)
  * ptshare_judge - join or leave sharing, as @flags and the policy say
  * @vma: linked; its mmap_lock is held for write
  * @flags: the vm_flags that it has or is about to get
+ *
+ * Return: @flags, with VM_SOFTDIRTY if a sharer was merged into @vma.
  */
-static inline void ptshare_judge(struct vm_area_struct *vma, vm_flags_t flags)
+static inline vm_flags_t ptshare_judge(struct vm_area_struct *vma,
+				       vm_flags_t flags)
 {
 	if (ptshare_active() && (vma->vm_flags & VM_MAYSHARE))
-		__ptshare_judge(vma, flags);
+		return __ptshare_judge(vma, flags);
+	return flags;
 }
 
 /**
@@ -416,6 +420,22 @@ static inline void ptshare_link_fork(struct vm_area_struct *child,
 		__ptshare_link_fork(child, parent, mapping);
 	else
 		vma_interval_tree_insert_after(child, parent, &mapping->i_mmap);
+}
+
+/**
+ * ptshare_next_tree - for a walk of all VMAs that map a file, of processes and
+ * of owners
+ * @mapping: of the file, i_mmap_rwsem held
+ * @tree: the tree that has been walked, i_mmap first
+ *
+ * Return: the tree to walk next, NULL after the last.
+ */
+static inline struct rb_root_cached *
+ptshare_next_tree(struct address_space *mapping, struct rb_root_cached *tree)
+{
+	if (tree != &mapping->i_mmap || !mapping_ptshare(mapping))
+		return NULL;
+	return __ptshare_sharers(mapping);
 }
 
 /**

@@ -157,6 +157,29 @@ TEST_F(memory, soft_dirty)
 	EXPECT_EQ(0, servant_end(&s));
 }
 
+/* A new mapping counts as written all over, whatever it merges with. */
+TEST_F(memory, soft_dirty_merge)
+{
+	pid_t me = getpid();
+	char *half = self->p + 4 * MB;
+
+	if (!have_soft_dirty())
+		SKIP(return, "no soft-dirty bits");
+	fill(self->w, SIZE, 1);
+	ASSERT_EQ(0, munmap(half, SIZE - 4 * MB));
+	EXPECT_EQ(-1, check(self->p, 4 * MB, 1));
+	ASSERT_EQ(0, clear_soft_dirty(me));
+	/* New, and kept apart by its permission; written to. */
+	ASSERT_EQ(half, mmap(half, SIZE - 4 * MB, PROT_READ | PROT_WRITE | PROT_EXEC,
+			     MAP_SHARED | MAP_FIXED, self->fd, 4 * MB));
+	half[5 * PAGE] = 9;
+	/* The old one gets the permission of the new one, and swallows it. */
+	ASSERT_EQ(0, mprotect(self->p, 4 * MB,
+			      PROT_READ | PROT_WRITE | PROT_EXEC));
+	EXPECT_EQ(1, count_vmas(self->p, SIZE));
+	EXPECT_EQ(1, soft_dirty(me, half + 5 * PAGE));
+}
+
 /* --- userfaultfd --- */
 
 static int uffd_open(unsigned long features)
@@ -692,6 +715,67 @@ TEST_F(memory, poison)
 	ASSERT_EQ(0, ftruncate(self->fd, SIZE));
 	fill(self->w, SIZE, 1);
 	EXPECT_EQ(-1, check(self->p, SIZE, 1));
+}
+
+/*
+ * A hole takes the bad page away, for who maps the file from now on at least;
+ * mappings that were there keep the mark that it left in their tables.
+ */
+TEST_F(memory, poison_punched)
+{
+	char *q, c = 1;
+
+	fill(self->w, SIZE, 1);
+	if (poison(self->w + AT))
+		SKIP(return, "no injection of memory failures");
+	ASSERT_EQ(0, punch(self->fd, AT, PAGE));
+	q = map_at(self->fd, SIZE, 0, PROT_READ | PROT_WRITE);
+	ASSERT_NE(q, MAP_FAILED);
+	EXPECT_EQ(0, try_load(q + AT, &c));
+	EXPECT_EQ(0, c);
+	munmap(q, SIZE);
+}
+
+static volatile sig_atomic_t bus_code;
+
+static void on_bus(int sig, siginfo_t *info, void *context)
+{
+	bus_code = info->si_code;
+}
+
+/* Wants to know at once, not when it touches the page. */
+static int child_early(volatile int *stop, int nr, void *arg)
+{
+	struct sigaction sa = { .sa_sigaction = on_bus,
+				.sa_flags = SA_SIGINFO };
+	int i;
+
+	sigaction(SIGBUS, &sa, NULL);
+	prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0);
+	if (check(arg, SIZE, 1) >= 0)
+		return 1;
+	*stop = 2;
+	for (i = 0; i < 500 && !bus_code; i++)
+		usleep(10000);
+	return bus_code != BUS_MCEERR_AO;
+}
+
+/* Guards collect_procs_file(): it looks for mappings in i_mmap (H25). */
+TEST_F(memory, poison_early)
+{
+	struct crew crew;
+	int ret;
+
+	fill(self->w, SIZE, 1);
+	ASSERT_EQ(0, crew_init(&crew));
+	ASSERT_EQ(0, crew_hire(&crew, child_early, self->p));
+	while (*crew.stop != 2)
+		usleep(1000);
+	ret = poison(self->w + AT);
+	ASSERT_EQ(ret ? 0 : SIGBUS, pt_sig);
+	ASSERT_EQ(0, crew_dismiss(&crew) && !ret);
+	if (ret)
+		SKIP(return, "no injection of memory failures");
 }
 
 /* --- memory cgroups --- */
