@@ -36,6 +36,11 @@ test: setup     ## run the suites [SUITE=] [FLAVOUR=] [VERSION=]
 test-full: setup ## run also what takes long
 	@tests/run --full
 
+bench: setup    ## what kernel paths cost, without drift: stock, off and on
+	@kernel/build.sh --flavour stock
+	@kernel/build.sh --flavour plain
+	@bench/run
+
 vm: base        ## a shell in the VM [FLAVOUR=]
 	@vm/run $(if $(FLAVOUR),--flavour $(FLAVOUR))
 
@@ -72,5 +77,5 @@ distclean:      ## remove build/, with the kernel trees
 base:
 	@scripts/setup base
 
-.PHONY: help setup kernel demo test test-full vm check check-full check-sync
-.PHONY: export-hooks refresh mark-tested export clean distclean base
+.PHONY: help setup kernel demo test test-full bench vm check check-full
+.PHONY: check-sync export-hooks refresh mark-tested export clean distclean base
