@@ -5,6 +5,7 @@
  * One line for each file that has an owner.  What is attached is counted when
  * somebody asks, so that nobody else pays for it.
  */
+#include <linux/dcache.h>
 #include <linux/debugfs.h>
 #include <linux/init.h>
 #include <linux/kdev_t.h>
@@ -62,6 +63,7 @@ static void ptshare_show_owner(struct seq_file *m, struct ptshare *ps)
 	struct inode *inode = ps->mapping->host;
 	struct vm_area_struct *vma;
 	unsigned long attached = 0;
+	struct name_snapshot name;
 
 	i_mmap_lock_read(ps->mapping);
 	vma_interval_tree_foreach(vma, &ps->sharers, 0, ULONG_MAX) {
@@ -75,7 +77,9 @@ static void ptshare_show_owner(struct seq_file *m, struct ptshare *ps)
 		   inode->i_ino, ps->nr_sharers,
 		   atomic_long_read(&ps->nr_tables), attached);
 	i_mmap_unlock_read(ps->mapping);
-	seq_path(m, &ps->path, "\n ");
+	take_dentry_name_snapshot(&name, ps->path.dentry);
+	seq_escape(m, name.name.name, " \n\\");
+	release_dentry_name_snapshot(&name);
 	seq_putc(m, '\n');
 }
 

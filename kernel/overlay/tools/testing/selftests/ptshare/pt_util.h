@@ -107,6 +107,21 @@ static inline long meminfo_kb(const char *key)
 	return kb;
 }
 
+/* A count in /proc/vmstat, -1 if there is none of that name. */
+static inline long vm_counter(const char *key)
+{
+	char name[64];
+	long n = -1, value;
+	FILE *f = fopen("/proc/vmstat", "r");
+
+	while (f && fscanf(f, "%63s %ld", name, &value) == 2)
+		if (!strcmp(name, key))
+			n = value;
+	if (f)
+		fclose(f);
+	return n;
+}
+
 static inline int new_memfd(size_t size)
 {
 	int fd = memfd_create("ptshare", MFD_CLOEXEC | MFD_ALLOW_SEALING);

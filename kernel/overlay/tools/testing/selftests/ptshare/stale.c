@@ -443,20 +443,6 @@ static long lost_writes(char *p)
 	return bad;
 }
 
-static long vm_counter(const char *key)
-{
-	char name[64];
-	long n = -1, value;
-	FILE *f = fopen("/proc/vmstat", "r");
-
-	while (f && fscanf(f, "%63s %ld", name, &value) == 2)
-		if (!strcmp(name, key))
-			n = value;
-	if (f)
-		fclose(f);
-	return n;
-}
-
 TEST_F(stale, pageout)
 {
 	double end = now() + SECONDS;
