@@ -250,15 +250,12 @@ void __ptshare_fill_fork(struct vm_area_struct *dst,
  * paging-structure caches may point to the table, which is freed one day
  * without another word to them.
  */
-bool __ptshare_detach(struct mmu_gather *tlb, pmd_t *pmd, unsigned long addr)
+static bool ptshare_clear_pmd(struct mmu_gather *tlb, pmd_t *pmd,
+			      unsigned long addr)
 {
-	spinlock_t *ptl;
-	bool attached;
+	spinlock_t *ptl = pmd_lock(tlb->mm, pmd);
+	bool attached = pmd_ptshared(*pmd);
 
-	if (!pmd_ptshared(pmdp_get_lockless(pmd)))
-		return false;
-	ptl = pmd_lock(tlb->mm, pmd);
-	attached = pmd_ptshared(*pmd);
 	if (attached) {
 		pmd_clear(pmd);
 		tlb_flush_pte_range(tlb, addr & PMD_MASK, PMD_SIZE);
@@ -269,6 +266,12 @@ bool __ptshare_detach(struct mmu_gather *tlb, pmd_t *pmd, unsigned long addr)
 	}
 	spin_unlock(ptl);
 	return attached;
+}
+
+bool __ptshare_detach(struct mmu_gather *tlb, pmd_t *pmd, unsigned long addr)
+{
+	return pmd_ptshared(pmdp_get_lockless(pmd)) &&
+	       ptshare_clear_pmd(tlb, pmd, addr);
 }
 
 void __ptshare_flush_detached(struct mmu_gather *tlb)
