@@ -48,17 +48,14 @@ FIXTURE(inject)
 {
 	int fd, nth;
 	char *p, *w;
-	long owners, tables, attached, sharers;
+	struct pt_gauges was;
 };
 
 FIXTURE_SETUP(inject)
 {
 	pt_opt_in();
 	pt_catch();
-	self->owners = pt_stat("owners");
-	self->tables = pt_stat("tables");
-	self->attached = pt_stat("attached");
-	self->sharers = pt_stat("sharers");
+	self->was = pt_gauges();
 	self->nth = inject_open();
 	if (self->nth < 0)
 		SKIP(return, "no fault injection");
@@ -80,10 +77,7 @@ FIXTURE_TEARDOWN(inject)
 	munmap(self->p, SIZE);
 	munmap(self->w, SIZE);
 	close(self->fd);
-	EXPECT_EQ(self->sharers, pt_settle("sharers", self->sharers));
-	EXPECT_EQ(self->owners, pt_settle("owners", self->owners));
-	EXPECT_EQ(self->tables, pt_settle("tables", self->tables));
-	EXPECT_EQ(self->attached, pt_settle("attached", self->attached));
+	EXPECT_STREQ("nothing", pt_left_over(&self->was));
 }
 
 static void touch(char *p)

@@ -10,38 +10,21 @@
 
 #define SIZE	(8 * MB)
 
-/* Teardown is prompt but not synchronous where a kernel thread does it. */
-static long settle(const char *name, long want)
-{
-	struct timespec ts = { .tv_nsec = 20 * 1000 * 1000 };
-	int i;
-
-	for (i = 0; i < 250 && pt_stat(name) != want; i++)
-		nanosleep(&ts, NULL);
-	return pt_stat(name);
-}
-
 FIXTURE(life)
 {
-	long owners, tables, attached, sharers;
+	struct pt_gauges was;
 };
 
 FIXTURE_SETUP(life)
 {
 	pt_opt_in();
 	pt_catch();
-	self->owners = pt_stat("owners");
-	self->tables = pt_stat("tables");
-	self->attached = pt_stat("attached");
-	self->sharers = pt_stat("sharers");
+	self->was = pt_gauges();
 }
 
 FIXTURE_TEARDOWN(life)
 {
-	EXPECT_EQ(self->sharers, settle("sharers", self->sharers));
-	EXPECT_EQ(self->owners, settle("owners", self->owners));
-	EXPECT_EQ(self->tables, settle("tables", self->tables));
-	EXPECT_EQ(self->attached, settle("attached", self->attached));
+	EXPECT_STREQ("nothing", pt_left_over(&self->was));
 }
 
 static int child_use(void *arg)

@@ -8,10 +8,8 @@
 #include "pt_many.h"
 
 #include <linux/mempolicy.h>
-#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sys/ioctl.h>
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE	25
@@ -181,19 +179,6 @@ TEST_F(memory, soft_dirty_merge)
 }
 
 /* --- userfaultfd --- */
-
-static int uffd_open(unsigned long features)
-{
-	struct uffdio_api api = { .api = UFFD_API, .features = features };
-	int fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK |
-			 UFFD_USER_MODE_ONLY);
-
-	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api)) {
-		close(fd);
-		return -1;
-	}
-	return fd;
-}
 
 static int uffd_register(int fd, char *p, size_t len, int mode)
 {

@@ -49,16 +49,6 @@ static inline long read_key(const char *path, const char *key)
 	return val;
 }
 
-/* Wait for a gauge: teardown may be left to a kernel thread. */
-static inline long pt_settle(const char *name, long want)
-{
-	int i;
-
-	for (i = 0; i < 250 && pt_stat(name) != want; i++)
-		usleep(20000);
-	return pt_stat(name);
-}
-
 static inline int punch(int fd, off_t off, off_t len)
 {
 	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off,

@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -19,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -68,6 +70,45 @@ static inline long pt_stat(const char *name)
 	return atol(buf);
 }
 
+/* Wait for a gauge: teardown may be left to a kernel thread. */
+static inline long pt_settle(const char *name, long want)
+{
+	int i;
+
+	for (i = 0; i < 250 && pt_stat(name) != want; i++)
+		usleep(20000);
+	return pt_stat(name);
+}
+
+/* What there is of sharing in the system. */
+struct pt_gauges {
+	long sharers, owners, tables, attached;
+};
+
+static inline struct pt_gauges pt_gauges(void)
+{
+	return (struct pt_gauges) {
+		.sharers = pt_stat("sharers"),
+		.owners = pt_stat("owners"),
+		.tables = pt_stat("tables"),
+		.attached = pt_stat("attached"),
+	};
+}
+
+/* Which gauge does not come back to what it was. */
+static inline const char *pt_left_over(const struct pt_gauges *was)
+{
+	if (pt_settle("sharers", was->sharers) != was->sharers)
+		return "sharers";
+	if (pt_settle("owners", was->owners) != was->owners)
+		return "owners";
+	if (pt_settle("tables", was->tables) != was->tables)
+		return "tables";
+	if (pt_settle("attached", was->attached) != was->attached)
+		return "attached";
+	return "nothing";
+}
+
 /* Will big shared mappings of this process share? */
 static inline bool sharing(void)
 {
@@ -105,21 +146,6 @@ static inline long meminfo_kb(const char *key)
 			kb = atol(line + strlen(key) + 1);
 	fclose(f);
 	return kb;
-}
-
-/* A count in /proc/vmstat, -1 if there is none of that name. */
-static inline long vm_counter(const char *key)
-{
-	char name[64];
-	long n = -1, value;
-	FILE *f = fopen("/proc/vmstat", "r");
-
-	while (f && fscanf(f, "%63s %ld", name, &value) == 2)
-		if (!strcmp(name, key))
-			n = value;
-	if (f)
-		fclose(f);
-	return n;
 }
 
 static inline int new_memfd(size_t size)
@@ -197,6 +223,19 @@ static inline int try_store(volatile char *p, char val)
 	if (!sigsetjmp(pt_env, 0))
 		*p = val;
 	return pt_sig;
+}
+
+static inline int uffd_open(unsigned long features)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	int fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK |
+			 UFFD_USER_MODE_ONLY);
+
+	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
 }
 
 static inline void fill(char *p, size_t len, unsigned int seed)

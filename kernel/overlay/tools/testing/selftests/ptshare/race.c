@@ -14,26 +14,20 @@
 
 FIXTURE(race)
 {
-	long owners, tables, attached, sharers;
+	struct pt_gauges was;
 };
 
 FIXTURE_SETUP(race)
 {
 	pt_opt_in();
 	pt_catch();
-	self->owners = pt_stat("owners");
-	self->tables = pt_stat("tables");
-	self->attached = pt_stat("attached");
-	self->sharers = pt_stat("sharers");
+	self->was = pt_gauges();
 }
 
 /* Whatever happened, nothing is left of it. */
 FIXTURE_TEARDOWN(race)
 {
-	EXPECT_EQ(self->sharers, pt_settle("sharers", self->sharers));
-	EXPECT_EQ(self->owners, pt_settle("owners", self->owners));
-	EXPECT_EQ(self->tables, pt_settle("tables", self->tables));
-	EXPECT_EQ(self->attached, pt_settle("attached", self->attached));
+	EXPECT_STREQ("nothing", pt_left_over(&self->was));
 }
 
 /* --- the first fault of a chunk --- */
@@ -109,7 +103,7 @@ TEST_F(race, first_table)
 		EXPECT_EQ(0, status);
 	}
 	if (sharing())
-		EXPECT_EQ(self->tables + CHUNKS, pt_stat("tables"));
+		EXPECT_EQ(self->was.tables + CHUNKS, pt_stat("tables"));
 	for (i = 0; i < CHUNKS; i++)
 		for (j = 0; j < 2 * FIRST; j++)
 			ASSERT_EQ(j + 1, f.p[i * CHUNK + j]);

@@ -3,7 +3,7 @@
  * What can be seen of sharing: /proc/vmstat, debugfs and tracepoints agree
  * with what a process does.
  */
-#include "pt_util.h"
+#include "pt_many.h"
 
 #define SIZE	(8 * MB)
 #define OWNERS	"/sys/kernel/debug/ptshare/owners"
@@ -21,15 +21,6 @@ static int lines_with(const char *path, const char *one, const char *two)
 	if (f)
 		fclose(f);
 	return n;
-}
-
-static bool put(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_TRUNC);
-	bool ok = fd >= 0 && write(fd, text, strlen(text)) >= 0;
-
-	close(fd);
-	return ok;
 }
 
 FIXTURE(see)
@@ -60,15 +51,15 @@ FIXTURE_TEARDOWN(see)
 
 TEST_F(see, vmstat)
 {
-	long attach = vm_counter("ptshare_attach");
-	long detach = vm_counter("ptshare_detach");
+	long attach = read_key("/proc/vmstat", "ptshare_attach ");
+	long detach = read_key("/proc/vmstat", "ptshare_detach ");
 
 	ASSERT_GE(attach, 0);
 	fill(self->p, SIZE, 1);
-	EXPECT_LE(attach + 4, vm_counter("ptshare_attach"));
+	EXPECT_LE(attach + 4, read_key("/proc/vmstat", "ptshare_attach "));
 	EXPECT_LE(4, pt_stat("attached"));
 	munmap(self->p, SIZE);
-	EXPECT_LE(detach + 4, vm_counter("ptshare_detach"));
+	EXPECT_LE(detach + 4, read_key("/proc/vmstat", "ptshare_detach "));
 }
 
 TEST_F(see, owners)
@@ -94,15 +85,15 @@ TEST_F(see, trace)
 {
 	char ino[48];
 
-	if (!put(TRACING "trace", "") ||
-	    !put(TRACING "events/ptshare/enable", "1"))
+	if (truncate(TRACING "trace", 0) ||
+	    write_file(TRACING "events/ptshare/enable", "1"))
 		SKIP(return, "no tracing");
 	snprintf(ino, sizeof(ino), "ino=%s", self->ino);
 	fill(self->p, SIZE, 1);
 	fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, PAGE,
 		  2 * PAGE);
 	munmap(self->p, SIZE);
-	put(TRACING "events/ptshare/enable", "0");
+	write_file(TRACING "events/ptshare/enable", "0");
 	EXPECT_LE(4, lines_with(TRACING "trace", "ptshare_attach: ", ino));
 	EXPECT_EQ(1, lines_with(TRACING "trace", ino, "pgoff=1-2 sharers=1"));
 	EXPECT_LE(4, lines_with(TRACING "trace", "ptshare_detach: ", "addr="));

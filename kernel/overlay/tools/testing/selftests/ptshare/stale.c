@@ -7,11 +7,9 @@
  * pages are punched out or swapped out and their frames are handed to a
  * canary that must never change.
  */
-#include "pt_util.h"
+#include "pt_many.h"
 
 #include <pthread.h>
-#include <sched.h>
-#include <time.h>
 
 #define SIZE	(4 * MB)
 #define SECONDS	4
@@ -72,14 +70,6 @@ FIXTURE_TEARDOWN(stale)
 	munmap(self->p, SIZE);
 	munmap(common, PAGE);
 	close(self->fd);
-}
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec + ts.tv_nsec / 1e9;
 }
 
 static void writer(char *p)
@@ -453,7 +443,7 @@ TEST_F(stale, pageout)
 	if (meminfo_kb("SwapTotal") <= 0)
 		SKIP(return, "no swap");
 	run_on(0);
-	swapped = vm_counter("pswpout");
+	swapped = read_key("/proc/vmstat", "pswpout ");
 	for (i = 0; i < 3; i++) {
 		pid[i] = fork();
 		ASSERT_GE(pid[i], 0);
@@ -471,7 +461,7 @@ TEST_F(stale, pageout)
 	EXPECT_EQ(0, bad);
 	/* Elsewhere madvise() leaves alone what others map. */
 	if (sharing())
-		EXPECT_LT(swapped + SWAPPED, vm_counter("pswpout"));
+		EXPECT_LT(swapped + SWAPPED, read_key("/proc/vmstat", "pswpout "));
 }
 
 TEST_HARNESS_MAIN

@@ -5,10 +5,8 @@
  */
 #include "pt_util.h"
 
-#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sys/ioctl.h>
 
 #define SIZE	(16 * MB)
 
@@ -370,19 +368,6 @@ TEST_F(vma, advice_share)
 
 /* --- userfaultfd --- */
 
-static int uffd_open(void)
-{
-	struct uffdio_api api = { .api = UFFD_API };
-	int fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK |
-			 UFFD_USER_MODE_ONLY);
-
-	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api)) {
-		close(fd);
-		return -1;
-	}
-	return fd;
-}
-
 struct toucher {
 	volatile char *p;
 	char got;
@@ -416,7 +401,7 @@ TEST_F(vma, uffd_missing)
 	struct uffd_msg msg;
 	pthread_t thread;
 
-	pfd.fd = uffd_open();
+	pfd.fd = uffd_open(0);
 	if (pfd.fd < 0)
 		SKIP(return, "no userfaultfd");
 	ASSERT_EQ(0, ioctl(pfd.fd, UFFDIO_REGISTER, &reg));
