@@ -78,7 +78,7 @@ static void ptshare_show_owner(struct seq_file *m, struct ptshare *ps)
 		   atomic_long_read(&ps->nr_tables), attached);
 	i_mmap_unlock_read(ps->mapping);
 	take_dentry_name_snapshot(&name, ps->path.dentry);
-	seq_escape(m, name.name.name, " \n\\");
+	seq_escape(m, name.name.name, "\n\\ ");
 	release_dentry_name_snapshot(&name);
 	seq_putc(m, '\n');
 }
