@@ -59,14 +59,14 @@
  *	       whoever clears the PTE still finds us.
  *
  * Not handled: other files than shmem, huge pages, tables above the PTE level,
- * address spaces with mmu notifiers (they leave sharing), giving tables back
- * before the last sharer goes.  What is not eligible is an ordinary VMA of the
+ * giving tables back before the last sharer goes.  What is not eligible is an ordinary VMA of the
  * same file: both kinds coexist.
  *
  * This file attaches and detaches.  See also ptshare_owner.c (owner, windows,
  * sharers), ptshare_vma.c (who shares; split, merge, move), ptshare_tlb.c,
- * ptshare_policy.c, ptshare_debug.c, arch/x86/mm/ptshare.c and Documentation/mm/ptshare.rst.
+ * ptshare_notify.c (secondary MMUs), ptshare_policy.c, ptshare_debug.c, arch/x86/mm/ptshare.c and Documentation/mm/ptshare.rst.
  */
+#include <linux/mmu_notifier.h>
 #include <linux/pgalloc.h>
 
 #include <asm/tlb.h>
@@ -281,18 +281,27 @@ void __ptshare_flush_detached(struct mmu_gather *tlb)
 }
 
 /**
- * ptshare_detach_chunk - detach one chunk and flush
+ * ptshare_detach_chunk - detach one chunk, flush, and tell mmu notifiers
  * @vma: a sharer, write-locked
  * @addr: any address in the chunk
+ *
+ * The chunk is about to be covered no more: what a secondary MMU has of it
+ * stems from a table whose reductions are not this VMA's any longer.
  */
 void ptshare_detach_chunk(struct vm_area_struct *vma, unsigned long addr)
 {
+	unsigned long start = addr & PMD_MASK;
+	struct mmu_notifier_range range;
 	struct mmu_gather tlb;
 	pmd_t *pmd = mm_find_pmd(vma->vm_mm, addr);
 
 	if (!pmd)
 		return;
+	mmu_notifier_range_init(&range, MMU_NOTIFY_UNMAP, 0, vma->vm_mm, start,
+				start + PMD_SIZE);
+	mmu_notifier_invalidate_range_start(&range);
 	tlb_gather_mmu(&tlb, vma->vm_mm);
 	ptshare_detach(&tlb, pmd, addr);
 	tlb_finish_mmu(&tlb);
+	mmu_notifier_invalidate_range_end(&range);
 }

@@ -4,6 +4,7 @@
 #define _MM_PTSHARE_H
 
 #include <linux/mm.h>
+#include <linux/mmu_notifier.h>
 #include <linux/ptshare.h>
 #include <linux/refcount.h>
 #include <linux/task_work.h>
@@ -39,6 +40,9 @@
  * @partial: for each hash of a chunk, how many VMA ends cut through such a
  *	chunk; a collision costs a walk of @sharers and nothing else
  * @list: in debugfs
+ * @notifier: of @mm, passes on to the notifiers of sharers; @notifier.mm is
+ *	NULL until a sharer has any, written under @mm's mmap_lock and
+ *	i_mmap_rwsem
  * @twork: for the teardown, in the task that dropped the last reference
  * @work: ditto, for tasks that cannot
  *
@@ -57,6 +61,9 @@ struct ptshare {
 	atomic_long_t nr_tables;
 	unsigned int partial[1 << PTSHARE_PARTIAL_BITS];
 	struct list_head list;
+#ifdef CONFIG_MMU_NOTIFIER
+	struct mmu_notifier notifier;
+#endif
 	union {
 		struct callback_head twork;
 		struct work_struct work;
@@ -100,6 +107,13 @@ static inline unsigned int ptshare_class_at(unsigned long addr)
 		   PTSHARE_NR_CLASSES - 1UL);
 }
 
+/* The page of the file that an address in a window maps. */
+static inline pgoff_t ptshare_window_pgoff(unsigned long addr)
+{
+	return ((addr - ptshare_window_base(0)) &
+		((1UL << PTSHARE_WINDOW_SHIFT) - 1)) >> PAGE_SHIFT;
+}
+
 /* First and last+1 address of the covered chunks of a VMA; equal if none. */
 static inline unsigned long ptshare_covered_start(const struct vm_area_struct *vma)
 {
@@ -127,6 +141,50 @@ static inline bool ptshare_covers(const struct vm_area_struct *vma,
 	return ptshare_chunk_in(addr, vma->vm_start, vma->vm_end);
 }
 
+typedef void (*ptshare_walk_fn)(struct vm_area_struct *vma, unsigned long start,
+				unsigned long end, void *arg);
+
+/**
+ * ptshare_walk_sharers - what a range of an owner is to its sharers
+ * @ps: the owner, i_mmap_rwsem held
+ * @start: of a range of @ps->mm, which may reach over several windows
+ * @end: its end
+ * @fn: called for each sharer that overlaps, whatever its class, with the part
+ *	of the sharer that maps pages of the range
+ * @arg: handed to @fn
+ *
+ * Whatever their class: while mprotect() moves a sharer to another class its
+ * flags are new already and the old tables still attached.  Inlined, because a
+ * lone sharer is not to pay for the generality.
+ */
+static __always_inline void
+ptshare_walk_sharers(struct ptshare *ps, unsigned long start, unsigned long end,
+		     ptshare_walk_fn fn, void *arg)
+{
+	unsigned int class = ptshare_class_at(start);
+	struct vm_area_struct *vma;
+
+	for (; class <= ptshare_class_at(end - 1); class++) {
+		unsigned long base = ptshare_window_base(class);
+		unsigned long from = max(start, base);
+		unsigned long to = min(end, base + PTSHARE_WINDOW_SIZE);
+		pgoff_t first, last;
+
+		if (from >= to || !READ_ONCE(ps->window[class]))
+			continue;
+		first = (from - base) >> PAGE_SHIFT;
+		last = (to - base - 1) >> PAGE_SHIFT;
+		vma_interval_tree_foreach(vma, &ps->sharers, first, last) {
+			pgoff_t lo = max(first, vma->vm_pgoff);
+			pgoff_t hi = min(last, vma->vm_pgoff + vma_pages(vma) - 1);
+
+			fn(vma, vma->vm_start + ((lo - vma->vm_pgoff) << PAGE_SHIFT),
+			   vma->vm_start + ((hi - vma->vm_pgoff + 1) << PAGE_SHIFT),
+			   arg);
+		}
+	}
+}
+
 /* mm/ptshare_owner.c */
 struct ptshare *ptshare_owner_get(struct vm_area_struct *vma);
 bool ptshare_owner_window(struct ptshare *ps, unsigned int class,
@@ -137,6 +195,30 @@ void ptshare_leave(struct vm_area_struct *vma);
 
 /* mm/ptshare_policy.c */
 bool ptshare_wanted(struct vm_area_struct *vma, vm_flags_t flags);
+
+/* mm/ptshare_notify.c */
+#ifdef CONFIG_MMU_NOTIFIER
+void ptshare_notify_secondary_tlbs(struct ptshare *ps, unsigned long start,
+				   unsigned long end);
+bool ptshare_notify_prepare(struct ptshare *ps, struct mm_struct *sharer);
+void ptshare_notify_stop(struct ptshare *ps);
+#else
+static inline void ptshare_notify_secondary_tlbs(struct ptshare *ps,
+						 unsigned long start,
+						 unsigned long end)
+{
+}
+
+static inline bool ptshare_notify_prepare(struct ptshare *ps,
+					  struct mm_struct *sharer)
+{
+	return true;
+}
+
+static inline void ptshare_notify_stop(struct ptshare *ps)
+{
+}
+#endif
 
 /* mm/ptshare_debug.c */
 #ifdef CONFIG_DEBUG_FS

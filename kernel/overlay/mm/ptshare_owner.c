@@ -86,6 +86,7 @@ static void ptshare_owner_free(struct ptshare *ps)
 {
 	/* exit_mmap() unlinks the windows, then nobody can find us. */
 	WARN_ON_ONCE(atomic_read(&ps->mm->mm_users) != 1);
+	ptshare_notify_stop(ps);
 	mmput(ps->mm);
 	ptshare_gauge_add(PTSHARE_TABLES, -atomic_long_read(&ps->nr_tables));
 	path_put(&ps->path);

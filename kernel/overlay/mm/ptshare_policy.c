@@ -222,6 +222,7 @@ PTSHARE_ATTR(detach, ptshare_events(PTSHARE_DETACH));
 PTSHARE_ATTR(flush_each, ptshare_events(PTSHARE_FLUSH_EACH));
 PTSHARE_ATTR(flush_all, ptshare_events(PTSHARE_FLUSH_ALL));
 PTSHARE_ATTR(rmap_partial, ptshare_events(PTSHARE_RMAP_PARTIAL));
+PTSHARE_ATTR(notify, ptshare_events(PTSHARE_NOTIFY));
 
 static struct attribute *ptshare_attrs[] = {
 	&enabled_attr.attr,
@@ -249,6 +250,7 @@ static struct attribute *ptshare_stats_attrs[] = {
 	&flush_each_attr.attr,
 	&flush_all_attr.attr,
 	&rmap_partial_attr.attr,
+	&notify_attr.attr,
 	NULL,
 };
 

@@ -38,64 +38,46 @@ static bool ptshare_many(struct ptshare *ps)
 	return ps->nr_sharers > PTSHARE_FLUSH_EACH_MAX;
 }
 
-/* Flush the part of each sharer that maps pages @first to @last. */
-static void ptshare_flush_each(struct ptshare *ps, pgoff_t first, pgoff_t last,
-			       unsigned int stride_shift, bool freed_tables)
+struct ptshare_flush {
+	unsigned int stride_shift;
+	bool freed_tables;
+};
+
+static void ptshare_flush_one(struct vm_area_struct *vma, unsigned long start,
+			      unsigned long end, void *arg)
 {
-	struct vm_area_struct *vma;
+	struct ptshare_flush *flush = arg;
 
-	trace_ptshare_flush(ps->mapping, first, last, ps->nr_sharers, false);
-	/*
-	 * Whatever their class: while mprotect() moves a sharer to another
-	 * class its flags are new already and the old tables still attached.
-	 */
-	vma_interval_tree_foreach(vma, &ps->sharers, first, last) {
-		pgoff_t from = max(first, vma->vm_pgoff);
-		pgoff_t to = min(last, vma->vm_pgoff + vma_pages(vma) - 1);
-
-		flush_tlb_mm_range(vma->vm_mm, vma->vm_start +
-				   ((from - vma->vm_pgoff) << PAGE_SHIFT),
-				   vma->vm_start +
-				   ((to - vma->vm_pgoff + 1) << PAGE_SHIFT),
-				   stride_shift, freed_tables);
-		count_vm_event(PTSHARE_FLUSH_EACH);
-	}
+	flush_tlb_mm_range(vma->vm_mm, start, end, flush->stride_shift,
+			   flush->freed_tables);
+	count_vm_event(PTSHARE_FLUSH_EACH);
 }
 
 void __ptshare_flush_tlb_range(struct mm_struct *mm, unsigned long start,
 			       unsigned long end, unsigned int stride_shift,
 			       bool freed_tables)
 {
-	unsigned int class = ptshare_class_at(start);
+	struct ptshare_flush flush = { stride_shift, freed_tables };
 	struct ptshare *ps = mm->ptshare;
 
 	ptshare_assert_walkable(ps);
+	trace_ptshare_flush(ps->mapping, ptshare_window_pgoff(start),
+			    ptshare_window_pgoff(end - 1), ps->nr_sharers,
+			    false);
 	if (ptshare_many(ps)) {
-		trace_ptshare_flush(ps->mapping, 0, ULONG_MAX, ps->nr_sharers,
-				    false);
 		arch_ptshare_flush(ps->bucket);
+		ptshare_notify_secondary_tlbs(ps, start, end);
 		count_vm_event(PTSHARE_FLUSH_ALL);
 		return;
 	}
-	for (; class <= ptshare_class_at(end - 1); class++) {
-		unsigned long base = ptshare_window_base(class);
-		unsigned long from = max(start, base);
-		unsigned long to = min(end, base + PTSHARE_WINDOW_SIZE);
-
-		if (from >= to || !READ_ONCE(ps->window[class]))
-			continue;
-		ptshare_flush_each(ps, (from - base) >> PAGE_SHIFT,
-				   (to - base - 1) >> PAGE_SHIFT, stride_shift,
-				   freed_tables);
-	}
+	ptshare_walk_sharers(ps, start, end, ptshare_flush_one, &flush);
 }
 
 void __ptshare_tlbbatch_add(struct arch_tlbflush_unmap_batch *batch,
 			    struct mm_struct *mm, unsigned long addr)
 {
 	struct ptshare *ps = mm->ptshare;
-	pgoff_t pgoff = ((addr - ptshare_window_base(0)) &
-			 ((1UL << PTSHARE_WINDOW_SHIFT) - 1)) >> PAGE_SHIFT;
+	pgoff_t pgoff = ptshare_window_pgoff(addr);
 	struct vm_area_struct *vma;
 
 	ptshare_assert_walkable(ps);
@@ -104,6 +86,7 @@ void __ptshare_tlbbatch_add(struct arch_tlbflush_unmap_batch *batch,
 		if (!(batch->ptshare & ps->bucket))
 			count_vm_event(PTSHARE_FLUSH_ALL);
 		batch->ptshare |= ps->bucket;
+		ptshare_notify_secondary_tlbs(ps, addr, addr + PAGE_SIZE);
 		return;
 	}
 	vma_interval_tree_foreach(vma, &ps->sharers, pgoff, pgoff)

@@ -63,11 +63,6 @@ static bool ptshare_geometry_ok(struct vm_area_struct *vma)
 	return ptshare_covered_end(vma) > ptshare_covered_start(vma);
 }
 
-static bool ptshare_may_stay(struct vm_area_struct *vma, vm_flags_t flags)
-{
-	return ptshare_flags_ok(flags) && !mm_has_notifiers(vma->vm_mm);
-}
-
 /*
  * What only decides about joining cannot change for a sharer, or may: a split
  * leaves pieces without a covered chunk that will be merged again, and huge
@@ -75,11 +70,20 @@ static bool ptshare_may_stay(struct vm_area_struct *vma, vm_flags_t flags)
  */
 static bool ptshare_may_join(struct vm_area_struct *vma, vm_flags_t flags)
 {
-	return ptshare_may_stay(vma, flags) && ptshare_file_ok(vma) &&
+	return ptshare_flags_ok(flags) && ptshare_file_ok(vma) &&
 	       ptshare_geometry_ok(vma) &&
 	       !thp_vma_allowable_order(vma, flags, TVA_ENFORCE_SYSFS,
 					PMD_ORDER) &&
 	       ptshare_wanted(vma, flags);
+}
+
+/* All that may lack memory; what was made stays with the owner. */
+static bool ptshare_prepare(struct vm_area_struct *vma, struct ptshare *ps,
+			    unsigned int class)
+{
+	return ptshare_owner_window(ps, class, vma) &&
+	       (!mm_has_notifiers(vma->vm_mm) ||
+		ptshare_notify_prepare(ps, vma->vm_mm));
 }
 
 static void ptshare_join_or_leave(struct vm_area_struct *vma, vm_flags_t flags)
@@ -88,7 +92,7 @@ static void ptshare_join_or_leave(struct vm_area_struct *vma, vm_flags_t flags)
 	struct ptshare *ps = vma->vm_ptshare;
 
 	if (ps) {
-		if (!ptshare_may_stay(vma, flags) || (flags & VM_NOPTSHARE) ||
+		if (!ptshare_flags_ok(flags) || (flags & VM_NOPTSHARE) ||
 		    !ptshare_owner_window(ps, class, vma))
 			ptshare_leave(vma);
 		return;
@@ -98,7 +102,7 @@ static void ptshare_join_or_leave(struct vm_area_struct *vma, vm_flags_t flags)
 	ps = ptshare_owner_get(vma);
 	if (!ps)
 		return;
-	if (ptshare_owner_window(ps, class, vma))
+	if (ptshare_prepare(vma, ps, class))
 		ptshare_join(vma, ps);
 	else
 		ptshare_owner_put(ps);
@@ -114,17 +118,6 @@ vm_flags_t __ptshare_judge(struct vm_area_struct *vma, vm_flags_t flags)
 	flags |= vma->vm_flags & VM_SOFTDIRTY;
 	ptshare_join_or_leave(vma, flags);
 	return flags;
-}
-
-void __ptshare_leave_mm(struct mm_struct *mm)
-{
-	VMA_ITERATOR(vmi, mm, 0);
-	struct vm_area_struct *vma;
-
-	mmap_assert_write_locked(mm);
-	for_each_vma(vmi, vma)
-		if (vma->vm_ptshare)
-			ptshare_leave(vma);
 }
 
 /* --- split --- */

@@ -51,7 +51,9 @@ void __ptshare_merge(struct vm_area_struct *vma, struct vm_area_struct *adjust,
 bool __ptshare_drop_move(struct vm_area_struct *vma,
 			 struct vm_area_struct *new_vma,
 			 unsigned long addr, unsigned long len);
-void __ptshare_leave_mm(struct mm_struct *mm);
+
+/* mm/ptshare_notify.c */
+void __ptshare_notify_mm(struct mm_struct *mm);
 
 /* mm/ptshare_policy.c */
 unsigned long __ptshare_alignment(unsigned long len, pgoff_t pgoff,
@@ -359,13 +361,15 @@ static inline bool ptshare_drop_move(struct vm_area_struct *vma,
 }
 
 /**
- * ptshare_leave_mm - all VMAs of an address space leave sharing
- * @mm: mmap_lock held for write
+ * ptshare_notify_mm - an address space is about to get an mmu notifier
+ * @mm: mmap_lock held for write, mm_take_all_locks() not called yet
+ *
+ * It must hear what happens to shared PTEs, which belong to owners.
  */
-static inline void ptshare_leave_mm(struct mm_struct *mm)
+static inline void ptshare_notify_mm(struct mm_struct *mm)
 {
 	if (ptshare_active())
-		__ptshare_leave_mm(mm);
+		__ptshare_notify_mm(mm);
 }
 
 /**
