@@ -49,8 +49,9 @@
  * Lifetime
  * Each sharer holds one reference on the owner, from joining until after its
  * last TLB flush.  Shared tables are freed with the owner and never become
- * anybody's private table.  They are freed through RCU like all user page
- * tables, so GUP-fast may walk one that has just been detached.
+ * anybody's private table.  GUP-fast may walk one that has just been detached:
+ * the flush after detaching interrupts each CPU that runs the sharer, or, where
+ * a hypervisor flushes instead, tables are freed through RCU.
  *
  * Two orders carry the TLB:
  *	join:  linked into owner->sharers, then attach.  Whoever clears a
@@ -59,12 +60,14 @@
  *	       whoever clears the PTE still finds us.
  *
  * Not handled: other files than shmem, huge pages, tables above the PTE level,
- * giving tables back before the last sharer goes.  What is not eligible is an ordinary VMA of the
- * same file: both kinds coexist.
+ * giving tables back before the last sharer goes.  What is not eligible is an
+ * ordinary VMA of the same file: both kinds coexist.
  *
  * This file attaches and detaches.  See also ptshare_owner.c (owner, windows,
  * sharers), ptshare_vma.c (who shares; split, merge, move), ptshare_tlb.c,
- * ptshare_notify.c (secondary MMUs), ptshare_policy.c, ptshare_debug.c, arch/x86/mm/ptshare.c and Documentation/mm/ptshare.rst.
+ * ptshare_notify.c (secondary MMUs), ptshare_account.c (who maps a page),
+ * ptshare_reclaim.c (who uses it), ptshare_policy.c, ptshare_debug.c,
+ * arch/x86/mm/ptshare.c and Documentation/mm/ptshare.rst.
  */
 #include <linux/mmu_notifier.h>
 #include <linux/pgalloc.h>
@@ -92,6 +95,7 @@ static bool ptshare_table_alloc(struct ptshare *ps, pmd_t *pmd)
 
 	if (!table)
 		return false;
+	ptdesc_pmd_pts_init(page_ptdesc(table));
 	pmd_install(ps->mm, pmd, &table);
 	if (table) {
 		pte_free(ps->mm, table);	/* somebody was faster */
@@ -102,18 +106,10 @@ static bool ptshare_table_alloc(struct ptshare *ps, pmd_t *pmd)
 	return true;
 }
 
-/* The owner's table for the chunk at @waddr, none if there is none yet. */
-static pmd_t ptshare_find_table(struct mm_struct *mm, unsigned long waddr)
-{
-	/* Tables of an owner go only with it: no lock. */
-	pmd_t *pmd = mm_find_pmd(mm, waddr);
-
-	return pmd ? pmdp_get_lockless(pmd) : __pmd(0);
-}
-
 /*
  * Attach every table that the owner has between @start and @end, which lie in
  * one PMD page.  Tables that others have filled cost us no fault this way.
+ * Tables of an owner go only with it: looking for them takes no lock.
  */
 static unsigned long ptshare_attach_range(struct vm_area_struct *vma,
 					  pmd_t *pmd, unsigned long start,
@@ -123,19 +119,25 @@ static unsigned long ptshare_attach_range(struct vm_area_struct *vma,
 	struct mm_struct *owner = vma->vm_ptshare->mm;
 	spinlock_t *ptl = pmd_lock(vma->vm_mm, pmd);
 	unsigned long addr, n = 0;
-	pmd_t table;
+	pmd_t *wpmd = NULL, table;
 
 	for (addr = start; addr < end; addr += PMD_SIZE, pmd++) {
-		if (!pmd_none(*pmd))
+		/* Where one PMD page of the owner's ends need not be our end. */
+		if (addr == start || IS_ALIGNED(addr + woffset, PUD_SIZE))
+			wpmd = mm_find_pmd(owner, addr + woffset);
+		else if (wpmd)
+			wpmd++;
+		if (!wpmd || !pmd_none(*pmd))
 			continue;
-		table = ptshare_find_table(owner, addr + woffset);
+		table = pmdp_get_lockless(wpmd);
 		if (pmd_none(table))
 			continue;
+		ptdesc_pmd_pts_inc(ptshare_ptdesc(table));
 		/*
 		 * Whoever follows our entry must see the table as initialised
 		 * as we do: pairs with the wmb in pmd_install() of its maker.
 		 */
-		smp_mb();
+		smp_mb__after_atomic();
 		set_pmd(pmd, pmd_mkptshared(table));
 		n++;
 	}
@@ -254,10 +256,14 @@ static bool ptshare_clear_pmd(struct mmu_gather *tlb, pmd_t *pmd,
 			      unsigned long addr)
 {
 	spinlock_t *ptl = pmd_lock(tlb->mm, pmd);
-	bool attached = pmd_ptshared(*pmd);
+	pmd_t table = *pmd;
+	bool attached = pmd_ptshared(table);
 
 	if (attached) {
 		pmd_clear(pmd);
+		/* Orders the two; the owner, and with it the table, is pinned. */
+		smp_mb__before_atomic();
+		ptdesc_pmd_pts_dec(ptshare_ptdesc(table));
 		tlb_flush_pte_range(tlb, addr & PMD_MASK, PMD_SIZE);
 		tlb->freed_tables = 1;
 		tlb->unshared_tables = 1;
@@ -272,6 +278,11 @@ bool __ptshare_detach(struct mmu_gather *tlb, pmd_t *pmd, unsigned long addr)
 {
 	return pmd_ptshared(pmdp_get_lockless(pmd)) &&
 	       ptshare_clear_pmd(tlb, pmd, addr);
+}
+
+bool __ptshare_covered(const struct vm_area_struct *vma, unsigned long addr)
+{
+	return ptshare_covers(vma, addr);
 }
 
 void __ptshare_flush_detached(struct mmu_gather *tlb)

@@ -45,6 +45,10 @@
  *	i_mmap_rwsem
  * @twork: for the teardown, in the task that dropped the last reference
  * @work: ditto, for tasks that cannot
+ * @walk_lock: held for read, if not @dead, it keeps @mm's page tables; nests
+ *	inside PTE locks
+ * @dead: page tables are about to go
+ * @rwork: frees what readers under RCU may look at
  *
  * Hangs off mapping->i_ptshare from the first sharer to the last.
  */
@@ -68,6 +72,9 @@ struct ptshare {
 		struct callback_head twork;
 		struct work_struct work;
 	};
+	rwlock_t walk_lock;
+	bool dead;
+	struct rcu_work rwork;
 };
 
 /*
@@ -184,6 +191,23 @@ ptshare_walk_sharers(struct ptshare *ps, unsigned long start, unsigned long end,
 		}
 	}
 }
+
+/*
+ * How often a table of an owner is attached is counted in its ptdesc: how many
+ * PMD entries of sharers point to it.  See mm/ptshare_account.c.
+ */
+static inline struct ptdesc *ptshare_ptdesc(pmd_t table)
+{
+	return page_ptdesc(pmd_pgtable(table));
+}
+
+static inline int ptshare_table_attached(pmd_t table)
+{
+	return ptdesc_pmd_pts_count(ptshare_ptdesc(table));
+}
+
+/* mm/ptshare_account.c */
+void ptshare_check_detached(struct ptshare *ps);
 
 /* mm/ptshare_owner.c */
 struct ptshare *ptshare_owner_get(struct vm_area_struct *vma);

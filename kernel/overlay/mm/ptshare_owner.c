@@ -72,6 +72,7 @@ static struct ptshare *ptshare_owner_alloc(struct vm_area_struct *vma)
 	ps->sharers = RB_ROOT_CACHED;
 	ps->bucket = BIT_ULL(hash_ptr(ps->mapping, 6));
 	refcount_set(&ps->ref, 1);
+	rwlock_init(&ps->walk_lock);
 	return ps;
 
 put_path:
@@ -81,16 +82,37 @@ free:
 	return NULL;
 }
 
-/* No sharer, no table in use, no lock held. */
+/* __mmdrop() wants a context in which it may be preempted. */
+static void ptshare_free_rcu(struct work_struct *work)
+{
+	struct ptshare *ps = container_of(to_rcu_work(work), struct ptshare,
+					  rwork);
+
+	mmdrop(ps->mm);
+	kfree(ps);
+}
+
+/*
+ * No sharer, no table in use, no lock held.  Who looks for mappings of a page,
+ * or for what the OOM killer should count, may still have found us: the mm,
+ * empty by then, outlives the windows.  See ptshare_account.c.
+ */
 static void ptshare_owner_free(struct ptshare *ps)
 {
 	/* exit_mmap() unlinks the windows, then nobody can find us. */
 	WARN_ON_ONCE(atomic_read(&ps->mm->mm_users) != 1);
 	ptshare_notify_stop(ps);
+	if (IS_ENABLED(CONFIG_DEBUG_VM))
+		ptshare_check_detached(ps);
+	write_lock(&ps->walk_lock);
+	ps->dead = true;
+	write_unlock(&ps->walk_lock);
+	mmgrab(ps->mm);
 	mmput(ps->mm);
 	ptshare_gauge_add(PTSHARE_TABLES, -atomic_long_read(&ps->nr_tables));
 	path_put(&ps->path);
-	kfree(ps);
+	INIT_RCU_WORK(&ps->rwork, ptshare_free_rcu);
+	queue_rcu_work(system_wq, &ps->rwork);
 }
 
 static void ptshare_free_twork(struct callback_head *head)
@@ -139,8 +161,8 @@ struct ptshare *ptshare_owner_get(struct vm_area_struct *vma)
 	ps = mapping->i_ptshare;
 	if (ps)
 		refcount_inc(&ps->ref);
-	else
-		mapping->i_ptshare = new;
+	else	/* Pairs with the read in __ptshare_extra_mappings(). */
+		smp_store_release(&mapping->i_ptshare, new);
 	i_mmap_unlock_write(mapping);
 	if (ps) {
 		if (new)
@@ -168,7 +190,7 @@ void ptshare_owner_put(struct ptshare *ps)
 	i_mmap_lock_write(ps->mapping);
 	last = refcount_dec_and_test(&ps->ref);
 	if (last)
-		ps->mapping->i_ptshare = NULL;
+		WRITE_ONCE(ps->mapping->i_ptshare, NULL);
 	i_mmap_unlock_write(ps->mapping);
 	if (!last)
 		return;
@@ -185,7 +207,7 @@ void __ptshare_put(struct vm_area_struct *vma)
 {
 	struct ptshare *ps = vma->vm_ptshare;
 
-	vma->vm_ptshare = NULL;
+	WRITE_ONCE(vma->vm_ptshare, NULL);
 	ptshare_gauge_add(PTSHARE_SHARERS, -1);
 	ptshare_owner_put(ps);
 }
@@ -205,12 +227,13 @@ static struct file *ptshare_window_file(struct ptshare *ps)
 /*
  * No VM_MAYWRITE: a window must not count in i_mmap_writable, which would
  * keep a memfd from being sealed while it is torn down.  VM_SOFTDIRTY: a
- * window without it would want write-notify faults.
+ * window without it would want write-notify faults.  Nothing of VM_SPECIAL:
+ * MGLRU would not look at the neighbours of a page that it finds in use.
  */
 static vm_flags_t ptshare_window_flags(unsigned int class)
 {
-	return VM_READ | VM_MAYREAD | VM_SHARED | VM_MAYSHARE | VM_DONTEXPAND |
-	       VM_DONTDUMP | VM_SOFTDIRTY | (class & 1 ? VM_WRITE : 0) |
+	return VM_READ | VM_MAYREAD | VM_SHARED | VM_MAYSHARE | VM_DONTDUMP |
+	       VM_SOFTDIRTY | (class & 1 ? VM_WRITE : 0) |
 	       (class & 2 ? VM_EXEC | VM_MAYEXEC : 0);
 }
 
@@ -370,7 +393,8 @@ void ptshare_join(struct vm_area_struct *vma, struct ptshare *ps)
 	vma_interval_tree_remove(vma, &ps->mapping->i_mmap);
 	/* Unseen by rmap walks: only now may its page tables be freed. */
 	ptshare_free_tables(vma);
-	vma->vm_ptshare = ps;
+	/* ps is known already: see ptshare_vma_share(). */
+	smp_store_release(&vma->vm_ptshare, ps);
 	vma_interval_tree_insert(vma, __ptshare_link(vma));
 	i_mmap_unlock_write(ps->mapping);
 	ptshare_gauge_add(PTSHARE_SHARERS, 1);
@@ -394,7 +418,7 @@ void ptshare_leave(struct vm_area_struct *vma)
 
 	i_mmap_lock_write(ps->mapping);
 	vma_interval_tree_remove(vma, __ptshare_unlink(vma));
-	vma->vm_ptshare = NULL;
+	WRITE_ONCE(vma->vm_ptshare, NULL);
 	vma_interval_tree_insert(vma, &ps->mapping->i_mmap);
 	i_mmap_unlock_write(ps->mapping);
 	ptshare_gauge_add(PTSHARE_SHARERS, -1);

@@ -16,6 +16,7 @@
 #include <linux/pgtable.h>
 
 struct arch_tlbflush_unmap_batch;
+struct mem_cgroup;
 struct mmu_gather;
 struct rmap_walk_control;
 
@@ -25,7 +26,15 @@ vm_fault_t __ptshare_enter_fault(struct vm_area_struct **vma,
 void __ptshare_fill_fork(struct vm_area_struct *dst,
 			 struct vm_area_struct *src);
 bool __ptshare_detach(struct mmu_gather *tlb, pmd_t *pmd, unsigned long addr);
+bool __ptshare_covered(const struct vm_area_struct *vma, unsigned long addr);
 void __ptshare_flush_detached(struct mmu_gather *tlb);
+
+/* mm/ptshare_account.c */
+int __ptshare_extra_mappings(struct folio *folio, struct page *page,
+			     unsigned long nr);
+bool __ptshare_mapped_shared(struct folio *folio);
+u64 __ptshare_kpagecount(struct page *page, u64 mapcount);
+unsigned long __ptshare_oom_pages(struct mm_struct *mm);
 
 /* mm/ptshare_owner.c */
 struct rb_root_cached *__ptshare_link(struct vm_area_struct *vma);
@@ -39,6 +48,10 @@ bool __ptshare_rmap_walk(struct folio *folio, struct address_space *mapping,
 			 struct rmap_walk_control *rwc);
 void __ptshare_unmap_mapping(struct address_space *mapping, pgoff_t first,
 			     pgoff_t last, struct zap_details *details);
+
+/* mm/ptshare_reclaim.c */
+bool __ptshare_used(struct vm_area_struct *window, unsigned long address,
+		    struct mem_cgroup *memcg);
 
 /* mm/ptshare_vma.c */
 vm_flags_t __ptshare_judge(struct vm_area_struct *vma, vm_flags_t flags);
@@ -282,6 +295,22 @@ static inline void ptshare_flush_detached(struct mmu_gather *tlb)
 		__ptshare_flush_detached(tlb);
 }
 
+/**
+ * ptshare_covered - may this address be mapped by the owner's table?
+ * @vma: a VMA whose mmap_lock or VMA lock is held
+ * @addr: an address in @vma
+ *
+ * Unlike pmd_ptshared() of the entry, which others attach and detach, the
+ * answer stays true as long as the lock is held: for those who edit PTEs.
+ *
+ * Return: true if @addr is in a covered chunk of a sharer.
+ */
+static inline bool ptshare_covered(const struct vm_area_struct *vma,
+				   unsigned long addr)
+{
+	return vma_ptshare(vma) && __ptshare_covered(vma, addr);
+}
+
 /* --- VMAs --- */
 
 /**
@@ -459,6 +488,23 @@ static inline void ptshare_rmap_walk(struct folio *folio,
 }
 
 /**
+ * ptshare_used - do references through this VMA count for reclaim?
+ * @vma: a VMA that the reverse map found, i_mmap_rwsem held if of a file
+ * @address: where it maps the page
+ * @memcg: count tasks of this cgroup only, NULL for all
+ *
+ * Return: true for an ordinary VMA, which has been judged before; for a window
+ * if a sharer would count.
+ */
+static inline bool ptshare_used(struct vm_area_struct *vma,
+				unsigned long address,
+				struct mem_cgroup *memcg)
+{
+	return !mm_ptshare_owner(vma->vm_mm) ||
+	       __ptshare_used(vma, address, memcg);
+}
+
+/**
  * ptshare_unmap_mapping - unmap pages from the private tables of sharers
  * @mapping: i_mmap_rwsem held
  * @first: first page
@@ -471,6 +517,84 @@ static inline void ptshare_unmap_mapping(struct address_space *mapping,
 {
 	if (mapping_ptshare(mapping))
 		__ptshare_unmap_mapping(mapping, first, last, details);
+}
+
+/* --- how many map a page: a mapcount has one for each window only --- */
+
+/* May it be in shared page tables?  The folio cannot be freed. */
+static inline bool folio_maybe_ptshared(struct folio *folio)
+{
+	return ptshare_active() && folio_test_swapbacked(folio) &&
+	       !folio_test_anon(folio);
+}
+
+/**
+ * ptshare_extra_mappings - what the mapcount of a page lacks
+ * @folio: cannot be freed: a PTE lock of a mapping, or a reference, is held
+ * @page: a page of it
+ *
+ * Return: to be added to the mapcount of @page.  May be negative: a window maps
+ * it and no process has the table attached.
+ */
+static inline int ptshare_extra_mappings(struct folio *folio,
+					 struct page *page)
+{
+	return folio_maybe_ptshared(folio) ?
+	       __ptshare_extra_mappings(folio, page, 1) : 0;
+}
+
+/**
+ * ptshare_folio_mapcount - folio_mapcount() that counts sharers
+ * @folio: cannot be freed
+ *
+ * Return: the number of mappings of pages of @folio by processes.
+ */
+static inline int ptshare_folio_mapcount(struct folio *folio)
+{
+	int mapcount = folio_mapcount(folio);
+
+	if (folio_maybe_ptshared(folio))
+		mapcount += __ptshare_extra_mappings(folio,
+						     folio_page(folio, 0),
+						     folio_nr_pages(folio));
+	return mapcount;
+}
+
+/**
+ * ptshare_mapped_shared - folio_likely_mapped_shared() that counts sharers
+ * @folio: the PTE lock of a mapping is held
+ *
+ * Return: true if others than the mapping that the caller looks at map it.
+ */
+static inline bool ptshare_mapped_shared(struct folio *folio)
+{
+	return folio_maybe_ptshared(folio) ? __ptshare_mapped_shared(folio) :
+					     folio_likely_mapped_shared(folio);
+}
+
+/**
+ * ptshare_kpagecount - correct the mapcount of any page
+ * @page: a page that may be freed at any time
+ * @mapcount: what its mapcount was, not 0
+ *
+ * Return: the number of mappings of @page by processes.
+ */
+static inline u64 ptshare_kpagecount(struct page *page, u64 mapcount)
+{
+	return ptshare_active() ? __ptshare_kpagecount(page, mapcount) :
+				  mapcount;
+}
+
+/**
+ * ptshare_oom_pages - what the RSS of an address space lacks
+ * @mm: its mm_users cannot drop to 0
+ *
+ * Return: about how many pages it maps through shared page tables, its share
+ * of them.
+ */
+static inline unsigned long ptshare_oom_pages(struct mm_struct *mm)
+{
+	return ptshare_active() ? __ptshare_oom_pages(mm) : 0;
 }
 
 /* --- TLB: an owner's entries are cached where its sharers run --- */

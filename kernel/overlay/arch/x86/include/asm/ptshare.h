@@ -18,6 +18,18 @@ void arch_ptshare_join(struct mm_struct *mm, u64 bucket);
 u64 __ptshare_tlb_enter(u64 buckets);
 
 /**
+ * arch_ptshare_joined - has an address space, or the one it was forked from,
+ * ever had a sharer?
+ * @mm: it
+ *
+ * Return: false if not.
+ */
+static inline bool arch_ptshare_joined(struct mm_struct *mm)
+{
+	return READ_ONCE(mm->context.ptshare);
+}
+
+/**
  * ptshare_tlb_enter - this CPU is about to use an address space
  * @mm: it; this CPU is in its mm_cpumask(), interrupts are off
  *
