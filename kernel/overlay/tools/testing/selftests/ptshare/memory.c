@@ -567,12 +567,20 @@ TEST_F(memory, numa_hinting)
 /* No huge page takes a shared table away (H14), and none is lost in one. */
 TEST_F(memory, collapse)
 {
+	char dir[64] = "", procs[96], reclaim[96];
 	struct counters c = { .fd = self->fd, .inherited = self->p };
 	double end = now() + SECONDS;
 	struct crew crew;
 	long huge = 0;
 	size_t i;
 
+	/* madvise() would not page out what others map. */
+	if (meminfo_kb("SwapTotal") > 0 && make_cgroup(dir, sizeof(dir)))
+		c.cgroup = procs;
+	snprintf(procs, sizeof(procs), "%s/cgroup.procs", dir);
+	snprintf(reclaim, sizeof(reclaim), "%s/memory.reclaim", dir);
+	if (c.cgroup)
+		ASSERT_EQ(0, write_file(procs, "0"));
 	fill(self->w, SIZE, 0);
 	for (i = 0; i < SIZE; i += PAGE)
 		self->w[i] = 0;
@@ -582,10 +590,14 @@ TEST_F(memory, collapse)
 		if (meminfo_kb("ShmemHugePages") > huge)
 			huge = meminfo_kb("ShmemHugePages");
 		/* Swapped out in pieces, or split. */
-		madvise(self->w, SIZE, MADV_PAGEOUT);
+		write_file(reclaim, "4M");
 		sched_yield();
 	}
 	EXPECT_EQ(0, crew_dismiss(&crew));
+	if (c.cgroup) {
+		ASSERT_EQ(0, write_file(CGROUP "cgroup.procs", "0"));
+		EXPECT_EQ(0, rmdir(dir));
+	}
 	fill(self->p, SIZE, 1);
 	madvise(self->w, SIZE, MADV_COLLAPSE);
 	EXPECT_EQ(-1, check(self->w, SIZE, 1));
@@ -764,24 +776,6 @@ TEST_F(memory, poison_early)
 }
 
 /* --- memory cgroups --- */
-
-#define CGROUP	"/sys/fs/cgroup/"
-
-static bool make_cgroup(char *dir, size_t len)
-{
-	write_file(CGROUP "cgroup.subtree_control", "+memory");
-	snprintf(dir, len, CGROUP "ptshare-%d", getpid());
-	if (mkdir(dir, 0755))
-		return false;
-	strcat(dir, "/memory.reclaim");
-	if (!access(dir, W_OK)) {
-		*strrchr(dir, '/') = 0;
-		return true;
-	}
-	*strrchr(dir, '/') = 0;
-	rmdir(dir);
-	return false;
-}
 
 /* Pages are swapped out and in again by demand, under those who count. */
 TEST_F(memory, memcg_reclaim)

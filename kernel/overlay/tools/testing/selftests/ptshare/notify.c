@@ -440,7 +440,7 @@ static int set_idle(int bitmap, unsigned long pfn)
 TEST_F(notify, young)
 {
 	int bitmap = open("/sys/kernel/mm/page_idle/bitmap", O_RDWR);
-	char *at[] = { self->p + 2 * MB, self->p + PAGE };
+	size_t at[] = { 2 * MB, PAGE };
 	unsigned long pfn;
 	int i;
 
@@ -449,13 +449,13 @@ TEST_F(notify, young)
 	/* Pages are seen once they are on an LRU list. */
 	write_file("/proc/sys/vm/compact_memory", "1");
 	for (i = 0; i < 2; i++) {
-		pfn = pfn_of(at[i]);
+		pfn = pfn_of(self->p + at[i]);
 		ASSERT_NE(0UL, pfn);
 		EXPECT_EQ(0, tell_listener(self->listener, "young 0"));
 		ASSERT_EQ(0, set_idle(bitmap, pfn));
 		EXPECT_EQ(1, idle(bitmap, pfn));
 		hear(self->listener);
-		EXPECT_TRUE(told("clear_young", at[i], PAGE));
+		EXPECT_TRUE(told("clear_young", self->p + at[i], PAGE));
 
 		EXPECT_EQ(0, tell_listener(self->listener, "young 1"));
 		EXPECT_EQ(0, idle(bitmap, pfn));

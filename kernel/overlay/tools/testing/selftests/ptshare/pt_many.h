@@ -73,6 +73,27 @@ static inline int pin_to_cpu(int n)
 	return cpu;
 }
 
+/* --- memory cgroups: where reclaim takes what several processes map --- */
+
+#define CGROUP	"/sys/fs/cgroup/"
+
+/* Its directory goes to @dir, with a few bytes to spare in @len. */
+static inline bool make_cgroup(char *dir, size_t len)
+{
+	write_file(CGROUP "cgroup.subtree_control", "+memory");
+	snprintf(dir, len, CGROUP "ptshare-%d", getpid());
+	if (mkdir(dir, 0755))
+		return false;
+	strcat(dir, "/memory.reclaim");
+	if (!access(dir, W_OK)) {
+		*strrchr(dir, '/') = 0;
+		return true;
+	}
+	*strrchr(dir, '/') = 0;
+	rmdir(dir);
+	return false;
+}
+
 /* --- a crew: children that run until *stop, status 0 when all is well --- */
 
 #define MAX_CREW	16
