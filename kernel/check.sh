@@ -65,7 +65,7 @@ check_python() {
 check_spelling() {
 	local -a files
 	mapfile -t files < <(our_files | grep -E '(\.(md|rst|txt|[1-8]|sh|py|c|h)|/setup|/run|Makefile|Kconfig)$' || true)
-	[ ${#files[@]} -eq 0 ] || (cd "$ROOT" && codespell -q 3 "${files[@]}")
+	[ ${#files[@]} -eq 0 ] || (cd "$ROOT" && codespell -q 3 -L damon "${files[@]}")
 }
 
 # --- the tree, the overlay and the patches ---------------------------------
