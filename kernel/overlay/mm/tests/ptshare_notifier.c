@@ -188,14 +188,12 @@ static ssize_t ptshare_listener_write(struct file *file, const char __user *buf,
 	struct ptshare_listener *l =
 		((struct seq_file *)file->private_data)->private;
 	char word[32];
-	ssize_t len;
 	int err;
 
-	len = strncpy_from_user(word, buf, min(count + 1, sizeof(word)));
-	if (len < 0)
-		return len;
 	if (count >= sizeof(word))
 		return -EINVAL;
+	if (copy_from_user(word, buf, count))
+		return -EFAULT;
 	word[count] = 0;
 	mutex_lock(&l->setup);
 	err = ptshare_listener_command(l, strim(word));
