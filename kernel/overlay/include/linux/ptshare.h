@@ -231,7 +231,17 @@ static inline int ptshare_prctl(bool set, unsigned long arg2,
 static inline vm_fault_t ptshare_enter_fault(struct vm_area_struct **vma,
 					     unsigned long *address)
 {
-	return vma_ptshare(*vma) ? __ptshare_enter_fault(vma, address) : 0;
+	struct vm_area_struct *window = *vma;
+	unsigned long addr = *address;
+	vm_fault_t ret;
+
+	if (!vma_ptshare(window))
+		return 0;
+	/* The caller's variables may stay in registers. */
+	ret = __ptshare_enter_fault(&window, &addr);
+	*vma = window;
+	*address = addr;
+	return ret;
 }
 
 /**
