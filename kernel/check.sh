@@ -219,6 +219,35 @@ check_objects() {
 	[ -z "$new" ] || { echo "$new"; return 1; }
 }
 
+# The objects that hooks touch, with the features configured out, have the same
+# functions and data, of the same sizes, as in the stock kernel.  (Sizes, because
+# line numbers are part of the code: in what WARN() says, for instance.)
+check_hooks_off() {
+	local obj=$WORK/.obj-off stock_objects=$BUILD/check/off commit object
+	local -a objects
+	mapfile -t objects < <(touched "$OVERLAY_COMMIT" "$HISTORY" | objects_of)
+	[ ${#objects[@]} -gt 0 ] || return 0
+	rm -rf "$stock_objects"
+	for commit in pristine "$HISTORY"; do
+		goto "$commit"
+		if ! { write_config "$WORK" "$obj" off &&
+			kmake "$WORK" "$obj" -j"$JOBS" "${objects[@]}"; } >>"$LOG" 2>&1; then
+			tail -n 5 "$LOG"
+			echo "does not build with the features off"
+			return 1
+		fi
+		[ "$commit" = pristine ] || continue
+		mkdir -p "$stock_objects"
+		(cd "$obj" && cp --parents "${objects[@]}" "$stock_objects")
+	done
+	for object in "${objects[@]}"; do
+		"$WORK/scripts/bloat-o-meter" "$stock_objects/$object" "$obj/$object" | sed "s|^|$object: |"
+	done >"$BUILD/check/bloat-hooks"
+	grep -c ': Total: ' "$BUILD/check/bloat-hooks" | grep -qx ${#objects[@]} ||
+		{ echo "bloat-o-meter failed"; return 1; }
+	! grep -vE ': (add/remove: 0/0 grow/shrink: 0/0 |Function |Total: )' "$BUILD/check/bloat-hooks"
+}
+
 # --- --full ----------------------------------------------------------------
 
 check_commits() {
@@ -317,6 +346,7 @@ main() {
 	check "checkpatch: $count" check_patches_style
 	check "checkpatch: $(overlay_files '\.[ch]$' | wc -l) new C files" check_overlay_style
 	check "each commit builds; no new warning (gcc W=1, sparse)" check_objects
+	check "with the features off, what hooks touch is as in the stock kernel" check_hooks_off
 	if [ "$mode" = full ]; then
 		check "the kernel builds at each commit" check_commits
 		check "with the features off it is the stock kernel" check_off
