@@ -7,8 +7,8 @@
 #
 # Builds from the kernel's tree, but not in it.  A line "OURS" of the list stands
 # for all tests of our own (kernel/overlay/tools/testing/selftests/).  Leaves
-# the programs in build/kselftest/DIRECTORY/ and the complete list, which is
-# what in-vm.sh runs, in build/kselftest/ under the name of LIST.
+# the programs in build/kselftest/DIRECTORY/, scripts (*.sh) too, and the complete
+# list, which is what in-vm.sh runs, in build/kselftest/ under the name of LIST.
 
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
 
@@ -24,13 +24,14 @@ quietly() {
 	die "cannot build the selftests, see ${log#"$ROOT"/}"
 }
 
-# make_in DIRECTORY ARGS...: make in a selftest's directory.
+# make_in DIRECTORY ARGS...: make in a selftest's directory.  mm/khugepaged.c of 6.12
+# uses KSFT_SKIP and lacks the header that defines it.
 make_in() {
 	local dir=$1
 	shift
 	mkdir -p "$OUT/$dir"
 	make -s -j"$(nproc)" -C "$TREE/$OURS/$dir" OUTPUT="$OUT/$dir" \
-		KHDR_INCLUDES="-isystem $OUT/headers/usr/include" "$@"
+		KHDR_INCLUDES="-isystem $OUT/headers/usr/include" EXTRA_CFLAGS=-DKSFT_SKIP=4 "$@"
 }
 
 # The directories and programs that the list names, and nothing else of it.
@@ -42,8 +43,12 @@ build_listed() {
 	local dir programs
 	for dir in $(listed "$1" | cut -d' ' -f1 | sort -u); do
 		mapfile -t programs < <(listed "$1" | awk -v dir="$dir" -v out="$OUT" \
-			'$1 == dir { print out "/" dir "/" $2 }' | sort -u)
+			'$1 == dir && $2 !~ /\.sh$/ { print out "/" dir "/" $2 }' | sort -u)
 		quietly "$dir" make_in "$dir" "${programs[@]}"
+		listed "$1" | awk -v dir="$dir" '$1 == dir && $2 ~ /\.sh$/ { print $2 }' |
+			sort -u | while read -r script; do
+			cp -p "$TREE/$OURS/$dir/$script" "$OUT/$dir/"
+		done
 	done
 }
 
