@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 RESULT = re.compile(r"(?:#\s*)*((?:not )?ok) \d+\b(.*)$")
 SKIP = re.compile(r"#\s*(SKIP|XFAIL|TODO)\b", re.IGNORECASE)
-NUMBER = re.compile(r"\b0x[0-9a-f]+\b|\b[0-9a-f]{8,16}\b|\d+(\.\d+)?", re.IGNORECASE)
+# Decimal or not: a word of hexadecimal digits, one of which is a decimal one.
+NUMBER = re.compile(r"\b(0x)?(?=[a-f]*\d)[0-9a-f]+\b(\.\d+)?|\d+(\.\d+)?", re.IGNORECASE)
 KSFT_SKIP = 4
 
 
