@@ -13,6 +13,9 @@ from dataclasses import dataclass
 POLICIES = {"plain": ("never", "always"), "debug": ("always",),
             "full": ("never", "always", "madvise")}
 
+# Where only sharing is of interest.
+ALWAYS = {flavour: ("always",) for flavour in ("plain", "debug", "full")}
+
 # Kernels that are tested unless --flavour or --full asks for others.
 FLAVOURS = ("plain", "debug")
 
@@ -30,6 +33,15 @@ class Suite:
     boot: tuple = ()			# further arguments to vm/run
     prepare: tuple = ()			# run first, on the host; not part of the budget
     full: bool = False			# only with --full
+
+
+def boot_suite(variant, *boot, programs="boot.list", full=True):
+    """Our selftests on a kernel that is booted in an unusual way."""
+    programs = "tests/boot/" + programs
+    return Suite("boot-" + variant, ("tests/boot/in-vm", variant, "{flavour}", programs),
+                 f"what matters most, booted with {variant}", full=full,
+                 budget=480, vm=True, flavours=("plain",), policies=ALWAYS, boot=boot,
+                 prepare=("tests/kselftest/build.sh", programs))
 
 
 SUITES = (
@@ -68,4 +80,20 @@ SUITES = (
     Suite("postgres", ("tests/postgres/in-vm",), "PostgreSQL keeps its books under pgbench",
           budget=300, vm=True, flavours=("plain",), policies=POLICIES,
           boot=("--mem", "2G")),
+    Suite("compare-short", ("tests/compare/run", "tests/compare/compare-short.list",
+                            "plain/never", "plain/always"),
+          "selftests of the kernel give the same results with sharing", flavours=("plain",),
+          budget=420, prepare=("tests/kselftest/build.sh", "tests/compare/compare-short.list")),
+    Suite("compare", ("tests/compare/run", "tests/compare/compare.list", "stock", "plain/always"),
+          "all selftests of mm and memfd give the results of the stock kernel",
+          full=True, flavours=("stock", "plain"), budget=5400,
+          prepare=("tests/compare/prepare", "tests/compare/compare.list")),
+    boot_suite("pti", "--append", "pti=on", full=False),
+    boot_suite("nosmp", "--append", "nosmp", full=False),
+    boot_suite("nopcid", "--append", "nopcid"),
+    # No KVM: few CPUs have five levels.
+    boot_suite("la57", "--accel", "tcg", "--cpu", "max", programs="boot-la57.list"),
+    Suite("stress", ("tests/stress/in-vm", "20"), "stress-ng, with little memory", full=True,
+          budget=1200, vm=True, flavours=("plain", "debug"), policies=ALWAYS,
+          boot=("--mem", "768M", "--cpus", "4"), prepare=("scripts/setup", "full")),
 )
