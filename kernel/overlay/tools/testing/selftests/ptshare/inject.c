@@ -8,6 +8,9 @@
 
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
+#include <sys/uio.h>
 
 #define SIZE	(8 * MB)
 #define STEP	(MB / 2 + PAGE)		/* some pages of each chunk */
@@ -44,11 +47,24 @@ static int inject_open(void)
 	return open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
 }
 
+struct op {
+	void (*prepare)(int fd, char *p);	/* with nothing refused */
+	void (*fn)(int fd, char *p);
+	bool may_fault;		/* may leave less mapped than before */
+	bool may_zero;		/* may leave holes in the file */
+	bool may_be_none;	/* no allocation at all without sharing */
+};
+
 FIXTURE(inject)
 {
 	int fd, nth;
 	char *p, *w;
 	struct pt_gauges was;
+};
+
+FIXTURE_VARIANT(inject)
+{
+	struct op op;
 };
 
 FIXTURE_SETUP(inject)
@@ -89,7 +105,7 @@ static void touch(char *p)
 }
 
 /* Bytes of the file, or nothing at all if that may be. */
-static int wrong(char *p, bool may_fault)
+static int wrong_or(char *p, bool may_fault, bool may_zero)
 {
 	size_t i;
 	char c;
@@ -98,10 +114,15 @@ static int wrong(char *p, bool may_fault)
 	for (i = 0; i < SIZE; i += STEP) {
 		sig = try_load(p + i, &c);
 		if (sig ? sig != SIGSEGV || !may_fault :
-		    c != (char)(1 + i / PAGE))
+		    c != (char)(1 + i / PAGE) && (c || !may_zero))
 			return 1;
 	}
 	return 0;
+}
+
+static int wrong(char *p, bool may_fault)
+{
+	return wrong_or(p, may_fault, false);
 }
 
 /* --- what is done with allocations failing; the result does not matter --- */
@@ -229,25 +250,342 @@ static void do_clear_refs(int fd, char *p)
 	touch(p);
 }
 
-static const struct op {
-	const char *name;
-	void (*fn)(int fd, char *p);
-	bool may_fault;		/* may leave less mapped than before */
-} ops[] = {
-	{ "map", do_map, true },
-	{ "other class", do_other_class, true },
-	{ "fault", do_fault, false },
-	{ "new file", do_new_file, false },
-	{ "mprotect", do_mprotect, false },
-	{ "mprotect none", do_mprotect_none, true },
-	{ "munmap", do_munmap, true },
-	{ "map over", do_map_over, true },
-	{ "mremap", do_mremap, true },
-	{ "advise", do_advise, false },
-	{ "mlock", do_mlock, false },
-	{ "fork", do_fork, false },
-	{ "uffd", do_uffd, false },
-	{ "clear_refs", do_clear_refs, false },
+/* All classes of tables, in one mapping. */
+static void do_classes(int fd, char *p)
+{
+	static const int prot[] = {
+		PROT_READ, PROT_READ | PROT_EXEC, PROT_READ | PROT_WRITE,
+		PROT_READ | PROT_WRITE | PROT_EXEC,
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(prot); i++) {
+		mprotect(p + i * CHUNK, SIZE - i * CHUNK, prot[i]);
+		touch(p);
+	}
+}
+
+static void do_mremap_shrink_grow(int fd, char *p)
+{
+	mremap(p, SIZE, SIZE - CHUNK - PAGE, 0);
+	mremap(p, SIZE - CHUNK - PAGE, SIZE, 0);
+}
+
+static void do_mremap_fixed(int fd, char *p)
+{
+	char *q = mmap(NULL, 2 * CHUNK, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (q == MAP_FAILED)
+		return;
+	mremap(p + CHUNK, CHUNK + PAGE, CHUNK + PAGE,
+	       MREMAP_MAYMOVE | MREMAP_FIXED, q);
+	touch(p);
+	munmap(q, 2 * CHUNK);
+}
+
+static void do_mremap_dontunmap(int fd, char *p)
+{
+	char *q = mremap(p, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0);
+
+	if (q == MAP_FAILED)
+		return;
+	touch(q);
+	munmap(q, SIZE);
+}
+
+/* A second mapping of the same pages. */
+static void do_mremap_twin(int fd, char *p)
+{
+	char *q = mremap(p, 0, SIZE, MREMAP_MAYMOVE);
+
+	if (q == MAP_FAILED)
+		return;
+	touch(q);
+	munmap(q, SIZE);
+}
+
+static void do_advise_pages(int fd, char *p)
+{
+	static const int advice[] = {
+		MADV_DONTNEED, MADV_WILLNEED, MADV_POPULATE_READ, MADV_COLD,
+		MADV_POPULATE_WRITE, MADV_DONTFORK, MADV_DOFORK,
+		MADV_DONTDUMP, MADV_DODUMP, MADV_HUGEPAGE, MADV_NOHUGEPAGE,
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(advice); i++)
+		madvise(p + MB, 5 * MB, advice[i]);
+}
+
+static void do_mlock_onfault(int fd, char *p)
+{
+	mlock2(p + MB, 5 * MB, MLOCK_ONFAULT);
+	touch(p);
+	munlock(p, SIZE);
+	touch(p);
+}
+
+static void do_mlockall(int fd, char *p)
+{
+	mlockall(MCL_CURRENT);
+	munlockall();
+}
+
+/* The policy of a process counts when a VMA is judged. */
+static void do_prctl(int fd, char *p)
+{
+	prctl(PR_SET_PTSHARE, PTSHARE_NEVER, 0, 0, 0);
+	do_map(fd, p);
+	touch(p);
+	prctl(PR_SET_PTSHARE, PTSHARE_ALWAYS, 0, 0, 0);
+	do_map(fd, p);
+	touch(p);
+}
+
+static void do_uffd_all(int fd, char *p)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = {
+		.range = { .start = (uintptr_t)p + 3 * MB, .len = 3 * MB },
+		.mode = UFFDIO_REGISTER_MODE_WP,
+	};
+	struct uffdio_writeprotect wp = {
+		.range = { .start = (uintptr_t)p + 4 * MB, .len = MB },
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK |
+			   UFFD_USER_MODE_ONLY);
+
+	if (uffd < 0)
+		return;
+	if (!ioctl(uffd, UFFDIO_API, &api) &&
+	    !ioctl(uffd, UFFDIO_REGISTER, &reg)) {
+		touch(p);
+		ioctl(uffd, UFFDIO_WRITEPROTECT, &wp);
+		ioctl(uffd, UFFDIO_UNREGISTER, &reg.range);
+		touch(p);
+	}
+	close(uffd);
+}
+
+static void do_sysv(int fd, char *p)
+{
+	int id = shmget(IPC_PRIVATE, SIZE, IPC_CREAT | 0600);
+	char *q;
+
+	if (id < 0)
+		return;
+	q = shmat(id, NULL, 0);
+	if (q != (void *)-1) {
+		touch(q);
+		shmdt(q);
+	}
+	q = shmat(id, NULL, SHM_RDONLY);
+	if (q != (void *)-1) {
+		touch(q);
+		shmdt(q);
+	}
+	shmctl(id, IPC_RMID, NULL);
+}
+
+static void do_punch(int fd, char *p)
+{
+	punch(fd, MB, 4 * MB + PAGE);
+	touch(p);
+}
+
+static void do_truncate(int fd, char *p)
+{
+	if (!ftruncate(fd, 3 * MB + PAGE))
+		touch(p);
+	ftruncate(fd, SIZE);
+	touch(p);
+}
+
+static void do_advise_remove(int fd, char *p)
+{
+	madvise(p + MB, 4 * MB + PAGE, MADV_REMOVE);
+	touch(p);
+}
+
+/* To swap, of which there may be none. */
+static void swap_out(int fd, char *p)
+{
+	madvise(p, SIZE, MADV_PAGEOUT);
+}
+
+static void do_touch(int fd, char *p)
+{
+	touch(p);
+}
+
+/* The kernel's own accesses, which find nothing mapped. */
+static void do_peek(int fd, char *p)
+{
+	static char buf[PAGE];
+	struct iovec to = { .iov_base = buf, .iov_len = sizeof(buf) };
+	struct iovec from = { .iov_len = sizeof(buf) };
+	size_t i;
+
+	for (i = 0; i < SIZE; i += STEP) {
+		from.iov_base = p + i;
+		process_vm_readv(getpid(), &to, 1, &from, 1, 0);
+	}
+}
+
+static void unmap_pages(int fd, char *p)
+{
+	madvise(p, SIZE, MADV_DONTNEED);
+}
+
+FIXTURE_VARIANT_ADD(inject, map)
+{
+	.op = { .fn = do_map, .may_fault = true },
+};
+
+FIXTURE_VARIANT_ADD(inject, other_class)
+{
+	.op = { .fn = do_other_class, .may_fault = true },
+};
+
+FIXTURE_VARIANT_ADD(inject, fault)
+{
+	.op = { .fn = do_fault },
+};
+
+FIXTURE_VARIANT_ADD(inject, new_file)
+{
+	.op = { .fn = do_new_file },
+};
+
+FIXTURE_VARIANT_ADD(inject, mprotect)
+{
+	.op = { .fn = do_mprotect },
+};
+
+FIXTURE_VARIANT_ADD(inject, mprotect_none)
+{
+	.op = { .fn = do_mprotect_none, .may_fault = true },
+};
+
+FIXTURE_VARIANT_ADD(inject, classes)
+{
+	.op = { .fn = do_classes },
+};
+
+FIXTURE_VARIANT_ADD(inject, munmap)
+{
+	.op = { .fn = do_munmap, .may_fault = true },
+};
+
+FIXTURE_VARIANT_ADD(inject, map_over)
+{
+	.op = { .fn = do_map_over, .may_fault = true },
+};
+
+FIXTURE_VARIANT_ADD(inject, mremap)
+{
+	.op = { .fn = do_mremap, .may_fault = true },
+};
+
+FIXTURE_VARIANT_ADD(inject, mremap_shrink_grow)
+{
+	.op = { .fn = do_mremap_shrink_grow, .may_fault = true },
+};
+
+FIXTURE_VARIANT_ADD(inject, mremap_fixed)
+{
+	.op = { .fn = do_mremap_fixed, .may_fault = true },
+};
+
+FIXTURE_VARIANT_ADD(inject, mremap_dontunmap)
+{
+	.op = { .fn = do_mremap_dontunmap },
+};
+
+FIXTURE_VARIANT_ADD(inject, mremap_twin)
+{
+	.op = { .fn = do_mremap_twin },
+};
+
+FIXTURE_VARIANT_ADD(inject, advise)
+{
+	.op = { .fn = do_advise },
+};
+
+FIXTURE_VARIANT_ADD(inject, advise_pages)
+{
+	.op = { .fn = do_advise_pages },
+};
+
+FIXTURE_VARIANT_ADD(inject, mlock)
+{
+	.op = { .fn = do_mlock },
+};
+
+FIXTURE_VARIANT_ADD(inject, mlock_onfault)
+{
+	.op = { .fn = do_mlock_onfault },
+};
+
+FIXTURE_VARIANT_ADD(inject, mlockall)
+{
+	.op = { .fn = do_mlockall },
+};
+
+FIXTURE_VARIANT_ADD(inject, prctl)
+{
+	.op = { .fn = do_prctl, .may_fault = true },
+};
+
+FIXTURE_VARIANT_ADD(inject, fork)
+{
+	.op = { .fn = do_fork },
+};
+
+FIXTURE_VARIANT_ADD(inject, uffd)
+{
+	.op = { .fn = do_uffd },
+};
+
+FIXTURE_VARIANT_ADD(inject, uffd_all)
+{
+	.op = { .fn = do_uffd_all },
+};
+
+FIXTURE_VARIANT_ADD(inject, clear_refs)
+{
+	.op = { .fn = do_clear_refs },
+};
+
+FIXTURE_VARIANT_ADD(inject, sysv)
+{
+	.op = { .fn = do_sysv },
+};
+
+FIXTURE_VARIANT_ADD(inject, punch)
+{
+	.op = { .fn = do_punch, .may_zero = true },
+};
+
+FIXTURE_VARIANT_ADD(inject, truncate)
+{
+	.op = { .fn = do_truncate, .may_zero = true },
+};
+
+FIXTURE_VARIANT_ADD(inject, advise_remove)
+{
+	.op = { .fn = do_advise_remove, .may_zero = true },
+};
+
+FIXTURE_VARIANT_ADD(inject, touch)
+{
+	.op = { .fn = do_touch, .prepare = swap_out, .may_be_none = true },
+};
+
+FIXTURE_VARIANT_ADD(inject, peek)
+{
+	.op = { .fn = do_peek, .prepare = unmap_pages, .may_be_none = true },
 };
 
 /* With allocation @n refused; true if it did not come to that. */
@@ -263,32 +601,97 @@ static bool refuse(int nth, int n, const struct op *op, int fd, char *p)
 	return pending;
 }
 
+/* Each of what an operation allocates. */
 TEST_F(inject, each)
 {
-	const struct op *op;
-	bool none_left;
+	const struct op *op = &variant->op;
+	bool none_left = false;
 	int n;
 
-	for (op = ops; op < ops + ARRAY_SIZE(ops); op++) {
-		none_left = false;
-		for (n = 1; n < 400 && !none_left; n++) {
-			ASSERT_EQ(0, munmap(self->p, SIZE));
-			ASSERT_EQ(self->p,
-				  mmap(self->p, SIZE, PROT_READ | PROT_WRITE,
-				       MAP_SHARED | MAP_FIXED, self->fd, 0));
-			touch(self->p);
-			none_left = refuse(self->nth, n, op, self->fd, self->p);
-			ASSERT_EQ(0, wrong(self->p, op->may_fault)) {
-				TH_LOG("%s: allocation %d", op->name, n);
-			}
-			ASSERT_EQ(0, wrong(self->w, false));
+	for (n = 1; n < 400 && !none_left; n++) {
+		ASSERT_EQ(0, munmap(self->p, SIZE));
+		ASSERT_EQ(self->p, mmap(self->p, SIZE, PROT_READ | PROT_WRITE,
+					MAP_SHARED | MAP_FIXED, self->fd, 0));
+		touch(self->p);
+		if (op->prepare)
+			op->prepare(self->fd, self->p);
+		none_left = refuse(self->nth, n, op, self->fd, self->p);
+		ASSERT_EQ(0, wrong_or(self->p, op->may_fault, op->may_zero)) {
+			TH_LOG("allocation %d", n);
 		}
-		/* Some allocation was refused, and some n was too many. */
-		EXPECT_TRUE(n > 2 && none_left) {
-			TH_LOG("%s: %d allocations", op->name, n - 2);
+		ASSERT_EQ(0, wrong_or(self->w, false, op->may_zero));
+		if (op->may_zero) {
+			ASSERT_EQ(0, ftruncate(self->fd, SIZE));
+			fill(self->w, SIZE, 1);
+			ASSERT_EQ(0, wrong(self->p, false));
 		}
-		TH_LOG("%s: %d allocations", op->name, n - 2);
 	}
+	/* Some allocation was refused, and some n was too many. */
+	EXPECT_TRUE((n > 2 || op->may_be_none) && none_left);
+	TH_LOG("%d allocations", n - 2);
+}
+
+/*
+ * exec(): the new program starts with what the old one had mapped going away.
+ * The child's own allocations fail; how many there were is known when it has
+ * ended.
+ */
+static bool exec_refused(int n, char *p)
+{
+	char path[64], text[16] = "";
+	siginfo_t info;
+	int fd, nth;
+	pid_t pid = fork();
+
+	if (!pid) {
+		touch(p);
+		nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+		if (nth < 0 || fail_nth(nth, n))
+			_exit(1);
+		execl("/bin/true", "true", NULL);
+		_exit(0);
+	}
+	/* It may well be killed. */
+	if (pid < 0 || waitid(P_PID, pid, &info, WEXITED | WNOWAIT))
+		abort();
+	snprintf(path, sizeof(path), "/proc/%d/fail-nth", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+		abort();
+	close(fd);
+	waitpid(pid, NULL, 0);
+	return atoi(text) == 0;
+}
+
+TEST(exec)
+{
+	struct pt_gauges was;
+	bool refused = true;
+	int nth, fd, n;
+	char *p;
+
+	pt_opt_in();
+	was = pt_gauges();
+	nth = inject_open();
+	if (nth < 0)
+		SKIP(return, "no fault injection");
+	close(nth);
+	fd = new_memfd(SIZE);
+	ASSERT_GE(fd, 0);
+	p = map_at(fd, SIZE, 0, PROT_READ | PROT_WRITE);
+	ASSERT_NE(p, MAP_FAILED);
+	fill(p, SIZE, 1);
+	for (n = 1; n < 400 && refused; n += 1 + n / 16) {
+		refused = exec_refused(n, p);
+		ASSERT_EQ(0, wrong(p, false)) {
+			TH_LOG("allocation %d", n);
+		}
+	}
+	EXPECT_GT(n, 5);
+	TH_LOG("up to allocation %d", n);
+	munmap(p, SIZE);
+	close(fd);
+	EXPECT_STREQ("nothing", pt_left_over(&was));
 }
 
 TEST_HARNESS_MAIN
