@@ -119,8 +119,11 @@ static inline int crew_hire(struct crew *crew,
 	int nr = crew->n;
 	pid_t pid = fork();
 
-	if (!pid)
+	if (!pid) {
+		/* Nobody else would stop it. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		_exit(fn(crew->stop, nr, arg));
+	}
 	crew->pid[crew->n++] = pid;
 	return pid < 0;
 }

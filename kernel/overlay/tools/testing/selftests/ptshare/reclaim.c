@@ -82,8 +82,9 @@ static int hot_reader(volatile int *stop, int nr, void *arg)
 
 static int child_streams(void *arg)
 {
+	double end = now() + 40;
 	struct hot *hot = arg;
-	int lap;
+	size_t at;
 	char *p;
 
 	if (cgroup_write(hot->cgroup, "cgroup.procs", "0"))
@@ -93,9 +94,9 @@ static int child_streams(void *arg)
 	if (p == MAP_FAILED)
 		return 3;
 	madvise(p, STREAM, MADV_NOHUGEPAGE);
-	for (lap = 0; lap < LAPS; lap++)
-		fill(p, STREAM, lap);
-	return check(p, STREAM, LAPS - 1) >= 0;
+	for (at = 0; at < LAPS * STREAM && now() < end; at += MB)
+		fill(p + at % STREAM, MB, at / MB);
+	return check(p + (at - MB) % STREAM, MB, at / MB - 1) >= 0;
 }
 
 FIXTURE(hot_set)
@@ -161,8 +162,8 @@ FIXTURE_TEARDOWN(hot_set)
  * Several use shared memory now and then, while another member of their cgroup
  * streams through more than its limit.  What is in use must stay: whoever takes
  * it for unused unmaps it with each lap, and it is faulted in again.  Stock
- * has next to no such faults, with MGLRU up to a few for each page; 20 for each
- * page if references are ignored.  Guards ptshare_users(): an owner is in
+ * has next to no such faults, with MGLRU up to one for 14 pages that are swapped
+ * out; if references are ignored there are two for three.  Guards ptshare_users(): an owner is in
  * nobody's cgroup.
  */
 TEST_F(hot_set, stays)
@@ -191,8 +192,8 @@ TEST_F(hot_set, stays)
 	       majflt, minflt, rounds, HOT / PAGE);
 	TH_LOG("%ld pages swapped out", out);
 	/* Was there any pressure? */
-	EXPECT_LE((long)(STREAM / PAGE), out);
-	EXPECT_GE((long)(8 * HOT / PAGE), majflt + minflt);
+	EXPECT_LE((long)(HOT / PAGE), out);
+	EXPECT_GE(out / 4, majflt + minflt);
 }
 
 /* --- the classic lists: a page is looked at twice --- */
@@ -330,7 +331,6 @@ static int child_touches(volatile int *stop, int nr, void *arg)
 	struct idler *idler = arg;
 	int i;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	load_all(idler->p, HOT);
 	*idler->stage = 1;
 	while (*idler->stage != 2)
