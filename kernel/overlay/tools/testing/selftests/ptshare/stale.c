@@ -395,39 +395,52 @@ TEST_F(stale, mprotect)
  * of its own.
  *
  * Many pages: some wait in a list of the CPU that brought them in, where
- * nobody can reclaim them.
+ * nobody can reclaim them.  Each process stays at one for a while, so that the
+ * others are not in use and go.
  */
 #define SWAPPED	256
+#define STAY	0.002
+
+struct counts {
+	/* What has been stored; the stores themselves are in the file. */
+	volatile unsigned long stored[3][SWAPPED];
+};
 
 static volatile unsigned long *count_of(char *p, int i, int slot)
 {
 	return (volatile unsigned long *)(p + i * PAGE) + slot;
 }
 
-static void counter(char *p, int slot)
+static void counter(char *p, int slot, struct counts *counts)
 {
-	unsigned long n;
+	volatile unsigned long *count;
+	unsigned long n = 1;
+	double end;
 	int i;
 
-	for (n = 1; !common->stop; n++) {
-		for (i = 0; i < SWAPPED; i++)
-			*count_of(p, i, slot) = n * SWAPPED + i;
-		common->rounds[slot] = n;
+	for (i = slot * SWAPPED / 3; !common->stop; i = (i + 1) % SWAPPED) {
+		count = count_of(p, i, slot);
+		for (end = now() + STAY; now() < end; n++) {
+			*count = n * SWAPPED + i;
+			counts->stored[slot][i] = n * SWAPPED + i;
+		}
 	}
 }
 
-/* Pages in which a count is less than its process says that it has stored. */
-static long lost_writes(char *p)
+/* Pages in which a count is less than what its process has stored. */
+static long lost_writes(char *p, const struct counts *counts)
 {
-	unsigned long n, i, count;
+	unsigned long stored, count;
 	long bad = 0;
-	int slot;
+	int slot, i;
 
 	for (slot = 0; slot < 3; slot++) {
-		n = common->rounds[slot];
-		for (i = 0; n && i < SWAPPED; i++) {
+		for (i = 0; i < SWAPPED; i++) {
+			stored = counts->stored[slot][i];
+			if (!stored)
+				continue;
 			count = *count_of(p, i, slot);
-			bad += count < n * SWAPPED || count % SWAPPED != i;
+			bad += count < stored || count % SWAPPED != i;
 		}
 	}
 	return bad;
@@ -437,6 +450,7 @@ TEST_F(stale, pageout)
 {
 	double end = now() + SECONDS;
 	char dir[64], procs[96], reclaim[96];
+	struct counts *counts;
 	long bad = 0, swapped;
 	pid_t pid[3];
 	int i;
@@ -446,6 +460,9 @@ TEST_F(stale, pageout)
 	snprintf(procs, sizeof(procs), "%s/cgroup.procs", dir);
 	snprintf(reclaim, sizeof(reclaim), "%s/memory.reclaim", dir);
 	ASSERT_EQ(0, write_file(procs, "0"));
+	counts = mmap(NULL, sizeof(*counts), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, counts);
 	run_on(0);
 	swapped = read_key("/proc/vmstat", "pswpout ");
 	for (i = 0; i < 3; i++) {
@@ -454,7 +471,7 @@ TEST_F(stale, pageout)
 		if (pid[i])
 			continue;
 		run_on(i + 1);
-		counter(self->p, i);
+		counter(self->p, i, counts);
 		_exit(0);
 	}
 	/* On a slow machine for longer, until enough has been swapped. */
@@ -462,13 +479,14 @@ TEST_F(stale, pageout)
 	       (now() < end + 60 &&
 		read_key("/proc/vmstat", "pswpout ") <= swapped + SWAPPED)) {
 		write_file(reclaim, "1M");
-		bad += lost_writes(self->p);
+		bad += lost_writes(self->p, counts);
 	}
 	EXPECT_EQ(0, reap(pid, 3));
 	EXPECT_EQ(0, bad);
 	EXPECT_LT(swapped + SWAPPED, read_key("/proc/vmstat", "pswpout "));
 	ASSERT_EQ(0, write_file(CGROUP "cgroup.procs", "0"));
 	EXPECT_EQ(0, rmdir(dir));
+	munmap(counts, sizeof(*counts));
 }
 
 TEST_HARNESS_MAIN
