@@ -6,11 +6,14 @@
  */
 #include "pt_many.h"
 
+#include <elf.h>
 #include <linux/userfaultfd.h>
+#include <sys/syscall.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
 #include <sys/uio.h>
+#include <stddef.h>
 
 #define SIZE	(8 * MB)
 #define STEP	(MB / 2 + PAGE)		/* some pages of each chunk */
@@ -631,12 +634,73 @@ TEST_F(inject, each)
 	TH_LOG("%d allocations", n - 2);
 }
 
+#ifdef __x86_64__
+
+/*
+ * A program that does nothing, in a file of its own: whoever refuses allocations
+ * to overlayfs while it looks up a program makes it fail for everybody.
+ */
+static int make_program(void)
+{
+	static const unsigned char code[] = {
+		0xb8, 0x3c, 0, 0, 0,	/* mov $60,%eax: exit */
+		0x31, 0xff,		/* xor %edi,%edi */
+		0x0f, 0x05,		/* syscall */
+	};
+	const unsigned long base = 0x400000;
+	struct {
+		Elf64_Ehdr header;
+		Elf64_Phdr segment;
+		unsigned char code[sizeof(code)];
+	} image = {
+		.header = {
+			.e_ident = { ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3,
+				     ELFCLASS64, ELFDATA2LSB, EV_CURRENT },
+			.e_type = ET_EXEC,
+			.e_machine = EM_X86_64,
+			.e_version = EV_CURRENT,
+			.e_entry = base + offsetof(typeof(image), code),
+			.e_phoff = offsetof(typeof(image), segment),
+			.e_ehsize = sizeof(Elf64_Ehdr),
+			.e_phentsize = sizeof(Elf64_Phdr),
+			.e_phnum = 1,
+		},
+		.segment = {
+			.p_type = PT_LOAD,
+			.p_flags = PF_R | PF_X,
+			.p_vaddr = base,
+			.p_filesz = sizeof(image),
+			.p_memsz = sizeof(image),
+			.p_align = PAGE,
+		},
+	};
+	int fd = memfd_create("program", MFD_CLOEXEC), program;
+	char path[32];
+
+	memcpy(image.code, code, sizeof(code));
+	if (write(fd, &image, sizeof(image)) != sizeof(image))
+		return -1;
+	/* Nobody may have it open for writing. */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	program = open(path, O_RDONLY | O_CLOEXEC);
+	close(fd);
+	return program;
+}
+
+static void run_program(int program)
+{
+	char *argv[] = { "program", NULL };
+
+	syscall(SYS_execveat, program, "", argv, NULL, AT_EMPTY_PATH);
+	_exit(2);
+}
+
 /*
  * exec(): the new program starts with what the old one had mapped going away.
  * The child's own allocations fail; how many there were is known when it has
  * ended.
  */
-static bool exec_refused(int n, char *p)
+static bool exec_refused(int n, char *p, int program)
 {
 	char path[64], text[16] = "";
 	siginfo_t info;
@@ -648,8 +712,7 @@ static bool exec_refused(int n, char *p)
 		nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
 		if (nth < 0 || fail_nth(nth, n))
 			_exit(1);
-		execl("/bin/true", "true", NULL);
-		_exit(0);
+		run_program(program);
 	}
 	/* It may well be killed. */
 	if (pid < 0 || waitid(P_PID, pid, &info, WEXITED | WNOWAIT))
@@ -667,7 +730,7 @@ TEST(exec)
 {
 	struct pt_gauges was;
 	bool refused = true;
-	int nth, fd, n;
+	int nth, fd, program, n, status;
 	char *p;
 
 	pt_opt_in();
@@ -676,13 +739,19 @@ TEST(exec)
 	if (nth < 0)
 		SKIP(return, "no fault injection");
 	close(nth);
+	program = make_program();
+	ASSERT_GE(program, 0);
+	if (!fork())
+		run_program(program);
+	wait(&status);
+	ASSERT_EQ(0, status);
 	fd = new_memfd(SIZE);
 	ASSERT_GE(fd, 0);
 	p = map_at(fd, SIZE, 0, PROT_READ | PROT_WRITE);
 	ASSERT_NE(p, MAP_FAILED);
 	fill(p, SIZE, 1);
 	for (n = 1; n < 400 && refused; n += 1 + n / 16) {
-		refused = exec_refused(n, p);
+		refused = exec_refused(n, p, program);
 		ASSERT_EQ(0, wrong(p, false)) {
 			TH_LOG("allocation %d", n);
 		}
@@ -690,8 +759,11 @@ TEST(exec)
 	EXPECT_GT(n, 5);
 	TH_LOG("up to allocation %d", n);
 	munmap(p, SIZE);
+	close(program);
 	close(fd);
 	EXPECT_STREQ("nothing", pt_left_over(&was));
 }
+
+#endif
 
 TEST_HARNESS_MAIN
