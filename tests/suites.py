@@ -44,6 +44,15 @@ def boot_suite(variant, *boot, programs="boot.list", full=True):
                  prepare=("tests/kselftest/build.sh", programs))
 
 
+def random_suite(seed):
+    """A quarter of an hour of random operations, in a VM where nothing keeps still."""
+    return Suite(f"random-{seed}", ("tests/random/in-vm", "900", str(seed)),
+                 f"random operations against a model, seed {seed}", full=True,
+                 budget=1200, vm=True, flavours=("debug",), policies=ALWAYS,
+                 boot=("--mem", "1G", "--cpus", "4", "--numa", "2"),
+                 prepare=("tests/kselftest/build.sh", "tests/kselftest/short.list"))
+
+
 SUITES = (
     Suite("host", ("tests/host/run",), "the scripts and the test runner themselves",
           budget=120),
@@ -93,6 +102,7 @@ SUITES = (
     boot_suite("nopcid", "--append", "nopcid"),
     # No KVM: few CPUs have five levels.
     boot_suite("la57", "--accel", "tcg", "--cpu", "max", programs="boot-la57.list"),
+    *(random_suite(seed) for seed in (101, 102, 103, 104)),
     Suite("stress", ("tests/stress/in-vm", "20"), "stress-ng, with little memory", full=True,
           budget=1200, vm=True, flavours=("plain", "debug"), policies=ALWAYS,
           boot=("--mem", "768M", "--cpus", "4"), prepare=("scripts/setup", "full")),

@@ -28,7 +28,7 @@
 #include <poll.h>
 #include <time.h>
 
-#include "random_ops.h"
+#include "random_system.h"
 
 /* --- comparing --- */
 
@@ -485,37 +485,6 @@ static void check_all(void)
 		check_file(i);
 }
 
-/* What the administrator may do at any time; nobody should notice. */
-static void poke(void)
-{
-	static const char *const reads[] = { "smaps", "numa_maps", "pagemap" };
-	struct worker *w = pick_worker();
-	int fd, what = rnd(6);
-	char path[64];
-	long len;
-
-	snprintf(path, sizeof(path), "/proc/%d/%s", w->pid,
-		 what < 3 ? reads[what] : "clear_refs");
-	if (what == 5 && opt.compact)
-		snprintf(path, sizeof(path), "/proc/sys/vm/compact_memory");
-	begin_step();
-	say("# %u: %s %s\n", stepno, what < 3 ? "read" : "write to", path);
-	fd = open(path, what < 3 ? O_RDONLY : O_WRONLY);
-	if (fd < 0)
-		return;			/* not configured, or not root */
-	if (what == 2)
-		lseek(fd, ARENA / PAGE * 8, SEEK_SET);
-	if (what >= 3)
-		len = write(fd, what == 3 ? "4" : "1", 1);
-	else
-		do
-			len = read(fd, copy_buf, 65536);
-		while (len > 0 && what != 2);
-	if (len < 0 && what != 3)	/* soft-dirty may be missing */
-		fail("%s: %s", path, strerror(errno));
-	close(fd);
-}
-
 /* --- beginning and end --- */
 
 static unsigned long home_inode(int fnum)
@@ -579,16 +548,6 @@ static void probe_force(void)
 	munmap(p, PAGE);
 }
 
-static bool put(const char *path, const char *fmt, unsigned long n)
-{
-	FILE *f = fopen(path, "w");
-
-	if (!f)
-		return false;
-	fprintf(f, fmt, n);
-	return !fclose(f);
-}
-
 static void enter_cgroup(void)
 {
 	char path[128];
@@ -643,8 +602,10 @@ static void run(void)
 		step();
 		if (n % 20 == 0)
 			check_worker(pick_worker());
-		if (n % 50 == 0)
+		if (n % 15 == 0) {
+			begin_step();
 			poke();
+		}
 		if (n % 200 == 0)
 			check_all();
 	}
@@ -692,7 +653,7 @@ static void usage(void)
 {
 	fprintf(stderr,
 		"Usage: random [--seed N] [--steps N | --seconds S]\n"
-		"              [--workers N] [-m MB] [--compact] [-v]\n"
+		"              [--workers N] [-m MB] [--system] [-v]\n"
 		"Without options: a short selftest.\n");
 	exit(2);
 }
@@ -702,7 +663,7 @@ static void parse(int argc, char **argv)
 	static const struct option longs[] = {
 		{ "seed", 1, NULL, 's' }, { "steps", 1, NULL, 'n' },
 		{ "seconds", 1, NULL, 't' }, { "workers", 1, NULL, 'w' },
-		{ "compact", 0, NULL, 'c' }, { }
+		{ "system", 0, NULL, 'S' }, { }
 	};
 	int c;
 
@@ -723,8 +684,8 @@ static void parse(int argc, char **argv)
 		case 'm':
 			opt.mb = strtoul(optarg, NULL, 0);
 			break;
-		case 'c':
-			opt.compact = true;
+		case 'S':
+			opt.system = true;
 			break;
 		case 'v':
 			opt.verbose = true;

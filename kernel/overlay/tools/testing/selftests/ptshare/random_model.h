@@ -95,7 +95,7 @@ static struct worker {
 static struct {
 	unsigned long seed, steps, seconds, mb;
 	int workers;
-	bool verbose, compact;
+	bool verbose, system;
 } opt;
 
 static uint64_t rng;
@@ -164,7 +164,7 @@ fail(const char *fmt, ...)
 	va_list ap;
 
 	printf("# FAILED in step %u of --seed %lu --workers %d%s", stepno,
-	       opt.seed, opt.workers, opt.compact ? " --compact" : "");
+	       opt.seed, opt.workers, opt.system ? " --system" : "");
 	if (opt.mb)
 		printf(" -m %lu", opt.mb);
 	printf("\n# The last steps:\n");
