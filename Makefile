@@ -18,7 +18,7 @@ export JOBS
 help:           ## this list
 	@echo 'make demo and make test work as the first command on Debian 12 and 13.'
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 18
-	@echo 'Variables: FLAVOUR=plain|debug|stock VERSION=6.12.N SUITE=NAME JOBS=N'
+	@echo 'Variables: FLAVOUR=plain|debug|stock VERSION=6.12.N SUITE=NAME BENCH=NAME JOBS=N'
 
 setup:          ## install the Debian packages that are missing
 	@scripts/setup $(GROUP)
@@ -36,10 +36,10 @@ test: setup     ## run the suites [SUITE=] [FLAVOUR=] [VERSION=]
 test-full: setup ## run also what takes long
 	@tests/run --full
 
-bench: setup    ## what kernel paths cost, without drift: stock, off and on
+bench: setup    ## what it costs and saves: stock, off, on, huge pages [BENCH=]
 	@kernel/build.sh --flavour stock
 	@kernel/build.sh --flavour plain
-	@bench/run
+	@bench/run $(BENCH)
 
 vm: base        ## a shell in the VM [FLAVOUR=]
 	@vm/run $(if $(FLAVOUR),--flavour $(FLAVOUR))
