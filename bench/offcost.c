@@ -5,6 +5,11 @@
  * Everything here is done by one process with nobody to share with: what could
  * only be slower.  Zeroing a page is 4096 instructions in an emulator that
  * counts them (rep stosb), which hides all else; so faults come also without.
+ *
+ * Where a VMA stands in its node of the maple tree, and whether a node is just
+ * full, makes thousands of instructions of difference to mmap(), and always
+ * places mappings elsewhere than never.  So everything is done with 0, 1, ...
+ * more mappings than the process has, and the mean counts.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -17,12 +22,13 @@
 #include "bench.h"
 
 #define SMALL	(256 * KB)	/* does not share by itself */
-#define BIG	(16 * MB)	/* does */
+#define BIG	(4 * MB)	/* does */
 
 static int small_fd, big_fd;
 static char *big;		/* touched by us, so that there is something */
 static const char zeroes[SMALL];
-static int ops = 200;
+static int ops = 100;
+static int paddings = 32;	/* twice what a node has room for */
 
 static char *anonymous(size_t size)
 {
@@ -192,7 +198,7 @@ static double do_fork(void)
 	double cost;
 	int was = ops;
 
-	ops /= 10;
+	ops = 2;
 	cost = calls(fork_exit);
 	ops = was;
 	return cost;
@@ -252,25 +258,44 @@ static const struct op {
 	const char *name;
 	double (*run)(void);
 	const char *of;
+	int times;	/* a sample takes many of the 250 ticks a second */
 } table[] = {
-	{ "fault-anon-zero-page", anon_zero_page, "page" },
-	{ "fault-anon-write", anon_write, "page" },
-	{ "fault-shm-256K-write", small_write, "page" },
-	{ "fault-shm-256K-read", small_read, "page" },
-	{ "fault-shm-16M-write", big_write, "page" },
-	{ "fault-shm-16M-read", big_read, "page" },
-	{ "fill-shm-16M", big_fill, "page" },
-	{ "mmap-anon-4K", do_anon_map, "call" },
-	{ "mmap-shm-256K", do_small_map, "call" },
-	{ "mmap-shm-16M", do_big_map, "call" },
-	{ "mprotect-anon-256K", anon_mprotect, "pair" },
-	{ "mprotect-shm-256K", small_mprotect, "pair" },
-	{ "fork-exit", do_fork_plain, "call" },
-	{ "fork-exit-shm-16M", do_fork, "call" },
-	{ "punch-shm-16M", big_punch, "page" },
-	{ "pread-4K", do_read, "call" },
-	{ "pwrite-4K", do_write, "call" },
+	{ "fault-anon-zero-page", anon_zero_page, "page", 8 },
+	{ "fault-anon-write", anon_write, "page", 8 },
+	{ "fault-shm-256K-write", small_write, "page", 8 },
+	{ "fault-shm-256K-read", small_read, "page", 8 },
+	{ "fault-shm-4M-write", big_write, "page", 1 },
+	{ "fault-shm-4M-read", big_read, "page", 1 },
+	{ "fill-shm-4M", big_fill, "page", 1 },
+	{ "mmap-anon-4K", do_anon_map, "call", 1 },
+	{ "mmap-shm-256K", do_small_map, "call", 1 },
+	{ "mmap-shm-4M", do_big_map, "call", 1 },
+	{ "mprotect-anon-256K", anon_mprotect, "pair", 8 },
+	{ "mprotect-shm-256K", small_mprotect, "pair", 8 },
+	{ "fork-exit", do_fork_plain, "call", 1 },
+	{ "fork-exit-shm-4M", do_fork, "call", 1 },
+	{ "punch-shm-4M", big_punch, "page", 1 },
+	{ "pread-4K", do_read, "call", 1 },
+	{ "pwrite-4K", do_write, "call", 1 },
 };
+
+/* The mean over processes with 0, 1, ... more mappings. */
+static double padded(const struct op *op)
+{
+	char *pad = (char *)(1UL << 40);
+	double sum = 0;
+	int i, k;
+
+	for (i = 0; i < paddings; i++, pad += 2 * PAGE) {
+		for (k = 0; k < op->times; k++)
+			sum += op->run() / op->times;
+		if (mmap(pad, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS |
+			 MAP_FIXED_NOREPLACE, -1, 0) != pad)
+			err(1, "mmap");
+	}
+	munmap((char *)(1UL << 40), pad - (char *)(1UL << 40));
+	return sum / paddings;
+}
 
 int main(int argc, char **argv)
 {
@@ -279,7 +304,7 @@ int main(int argc, char **argv)
 
 	bench_init(argc, argv, 5);
 	if (bench.quick)
-		ops = 50;
+		paddings = 4;
 	small_fd = new_file(SMALL);
 	if (pwrite(small_fd, zeroes, SMALL, 0) != SMALL)
 		err(1, "pwrite");
@@ -292,7 +317,7 @@ int main(int argc, char **argv)
 
 		table[k].run();		/* warms up */
 		for (i = 0; i < bench.runs; i++)
-			sample(&cost, table[k].run());
+			sample(&cost, padded(&table[k]));
 		report(table[k].name, 1, &cost, meter_unit(table[k].of));
 		touch_write(big, BIG, PAGE);
 		must_share(BIG / CHUNK);

@@ -60,13 +60,15 @@ def bars(points, limits):
     over = [variant for variant in points.variants() if variant != base]
     yield "$d << EOD"
     for row in points.rows():
-        percents = [points.ratio(variant, base, row) for variant in over]
-        yield " ".join([row[0]] + ["NaN" if p is None else f"{100 * (p - 1):.4f}" for p in percents])
+        ratios = [points.ratio(variant, base, row) for variant in over]
+        yield " ".join([row[0]] + ["NaN" if ratio is None else f"{100 * (ratio - 1):.4f}"
+                                   for ratio in ratios])
     yield "EOD"
     yield "set style data histograms"
     yield "set style fill solid 0.8"
     yield "set xtics rotate by -45 noenhanced"
     yield "set grid ytics"
+    yield "set format y '%g'"
     yield f"set ylabel {quote('percent more than ' + base)}"
     yield "plot " + ", ".join(
         [f"$d using {column}{':xtic(1)' if column == 2 else ''} title {quote(variant)} "
@@ -86,7 +88,8 @@ def script(bench, title, points, labels, output):
     kind = "pngcairo" if output.endswith(".png") else "svg"
     yield f"set terminal {kind} size {width},{height} noenhanced background rgb 'white'"
     yield f"set output {quote(output)}"
-    yield "set key top left"
+    yield "set key below samplen 1.5"
+    yield "set format y '%.0s%c'"
     if bench.limits:
         yield f"set title {quote(title)}"
         yield from bars(points, bench.limits)

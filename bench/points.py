@@ -79,7 +79,8 @@ class Points:
         """Take one line."""
         found = remark(line)
         if found:
-            self.remarks.setdefault(found[1], []).append(found[0])
+            variants = self.remarks.setdefault(found[1], [])
+            variants += [found[0]] if found[0] not in variants else []
         else:
             self.add(parse(line))
 
