@@ -5,9 +5,12 @@ import math
 import shutil
 import subprocess
 
-COLOURS = {"stock": "#000000", "never": "#7f7f7f", "always": "#d62728",
+COLOURS = {"stock": "#c0c0c0", "never": "#000000", "always": "#d62728",
            "hugetlb": "#1f77b4", "thp": "#2ca02c"}
 PANEL = 380, 300        # pixels
+# never lies on stock, as it should: both are to be seen.
+STYLES = {variant: f"lc rgb '{colour}' lw {3.5 if variant == 'stock' else 1.5}"
+          for variant, colour in COLOURS.items()}
 SIGNS = {"stock": 4, "never": 6, "always": 7, "hugetlb": 9, "thp": 11}
 
 
@@ -39,8 +42,8 @@ def panel(number, series, xlabel, points):
         most = max(most, *(p.value for p in found))
         least = min(least, *(p.value for p in found))
         xs.update(p.x for p in found)
-        curves.append(f"{block} using 1:2:3:4 with yerrorlines title {quote(variant)} "
-                      f"lc rgb '{COLOURS[variant]}' lw 1.5 pt {SIGNS[variant]} ps 0.7")
+        curves.append(f"{block} using 1:2:3:4 with yerrorlines {STYLES[variant]} "
+                      f"pt {SIGNS[variant]} ps 0.7")
     far = least > 0 and most / least > 20
     yield from data
     yield f"set title {quote(series)}"
@@ -50,8 +53,19 @@ def panel(number, series, xlabel, points):
     yield f"set xrange [{min(xs) / 1.3}:{max(xs) * 1.3}]"
     yield "set xtics (" + ", ".join(f"'{x}' {x}" for x in sorted(xs)) + ")"
     yield "set logscale y" if far else "unset logscale y"
+    yield f"set format y '%.{0 if far else 1}s%c'"
     yield "set yrange [*:*]" if far else "set yrange [0:*]"
     yield "plot " + ", ".join(curves)
+
+
+def legend(points):
+    """The gnuplot commands for a panel that tells which line is which."""
+    yield "set key center center samplen 3"
+    yield "unset title; unset xlabel; unset ylabel; unset tics; unset border; unset grid"
+    yield "unset logscale; set xrange [0:1]; set yrange [0:1]"
+    yield "plot " + ", ".join(
+        f"NaN with linespoints {STYLES[variant]} pt {SIGNS[variant]} title {quote(variant)}"
+        for variant in points.variants())
 
 
 def bars(points, limits):
@@ -68,7 +82,6 @@ def bars(points, limits):
     yield "set style fill solid 0.8"
     yield "set xtics rotate by -45 noenhanced"
     yield "set grid ytics"
-    yield "set format y '%g'"
     yield f"set ylabel {quote('percent more than ' + base)}"
     yield "plot " + ", ".join(
         [f"$d using {column}{':xtic(1)' if column == 2 else ''} title {quote(variant)} "
@@ -80,24 +93,26 @@ def bars(points, limits):
 def script(bench, title, points, labels, output):
     """All gnuplot commands; labels are the X of series."""
     series = list(points.units)
-    columns = min(4, math.ceil(math.sqrt(len(series))))
-    rows = math.ceil(len(series) / columns)
+    panels = len(series) + 1        # and the legend
+    columns = min(4, math.ceil(math.sqrt(panels)))
+    rows = math.ceil(panels / columns)
     width, height = columns * PANEL[0], rows * PANEL[1] + 40
     if bench.limits:
         width, height = 960, 540
     kind = "pngcairo" if output.endswith(".png") else "svg"
     yield f"set terminal {kind} size {width},{height} noenhanced background rgb 'white'"
     yield f"set output {quote(output)}"
-    yield "set key below samplen 1.5"
-    yield "set format y '%.0s%c'"
     if bench.limits:
         yield f"set title {quote(title)}"
+        yield "set key below"
         yield from bars(points, bench.limits)
         return
     yield "set grid"
+    yield "unset key"
     yield f"set multiplot layout {rows},{columns} title {quote(title)}"
     for number, name in enumerate(series):
         yield from panel(number, name, labels[name], points)
+    yield from legend(points)
     yield "unset multiplot"
 
 
