@@ -93,6 +93,7 @@ void bench_init(int argc, char **argv, int runs)
 			break;
 		case 'i':
 			bench.ipi = true;
+			crew_pin();
 			break;
 		default:
 			exit(2);

@@ -147,7 +147,10 @@ struct crew {
 void crew_start(struct crew *crew, const struct crew_spec *spec, int n);
 /* All members do it; returns when the last is done. */
 void crew_do(struct crew *crew, enum crew_cmd cmd);
-/* As many members as there are other CPUs keep running between commands. */
+/*
+ * To count interrupts: as many members as there are CPUs beside the first, which
+ * has all others, keep running between commands, each on its own.
+ */
 void crew_spin(struct crew *crew);
 void crew_quit(struct crew *crew);
 /* Start a program that says when it runs; see exec in vmaops.c. */

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <linux/memfd.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -235,9 +236,32 @@ void crew_do(struct crew *crew, enum crew_cmd cmd)
 		await_all(crew);
 }
 
+static void pin(pid_t pid, int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(pid, sizeof(set), &set))
+		err(1, "sched_setaffinity");
+}
+
+void crew_pin(void)
+{
+	pin(0, 0);
+}
+
 void crew_spin(struct crew *crew)
 {
-	crew->page->spin = sysconf(_SC_NPROCESSORS_ONLN) - 1;
+	int nr, n = sysconf(_SC_NPROCESSORS_ONLN) - 1;
+
+	if (!bench.ipi)
+		return;
+	if (n > crew->page->n)
+		n = crew->page->n;
+	for (nr = 0; nr < n; nr++)
+		pin(crew->pid[nr], nr + 1);
+	crew->page->spin = n;
 }
 
 void crew_quit(struct crew *crew)

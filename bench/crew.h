@@ -4,5 +4,7 @@
 
 /* For bench_init(): does not return in a process that crew.c has started. */
 void crew_main(int argc, char **argv);
+/* This process, and those it starts, stay on the first CPU. */
+void crew_pin(void);
 
 #endif

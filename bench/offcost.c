@@ -8,8 +8,9 @@
  *
  * Where a VMA stands in its node of the maple tree, and whether a node is just
  * full, makes thousands of instructions of difference to mmap(), and always
- * places mappings elsewhere than never.  So everything is done with 0, 1, ...
- * more mappings than the process has, and the mean counts.
+ * places big mappings elsewhere than never.  So the one that stays has a fixed
+ * address, and everything is done with 0, 1, ... more mappings than the process
+ * has, of which the mean counts.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -23,6 +24,9 @@
 
 #define SMALL	(256 * KB)	/* does not share by itself */
 #define BIG	(4 * MB)	/* does */
+
+#define PADS	((char *)(1UL << 40))
+#define BIG_AT	(1UL << 41)
 
 static int small_fd, big_fd;
 static char *big;		/* touched by us, so that there is something */
@@ -211,7 +215,7 @@ static double do_fork_plain(void)
 
 	munmap(big, BIG);
 	cost = do_fork();
-	big = map_file(big_fd, BIG, PROT_READ | PROT_WRITE, ANYWHERE);
+	big = map_file(big_fd, BIG, PROT_READ | PROT_WRITE, BIG_AT);
 	touch_write(big, BIG, PAGE);
 	return cost;
 }
@@ -282,7 +286,7 @@ static const struct op {
 /* The mean over processes with 0, 1, ... more mappings. */
 static double padded(const struct op *op)
 {
-	char *pad = (char *)(1UL << 40);
+	char *pad = PADS;
 	double sum = 0;
 	int i, k;
 
@@ -293,7 +297,7 @@ static double padded(const struct op *op)
 			 MAP_FIXED_NOREPLACE, -1, 0) != pad)
 			err(1, "mmap");
 	}
-	munmap((char *)(1UL << 40), pad - (char *)(1UL << 40));
+	munmap(PADS, pad - PADS);
 	return sum / paddings;
 }
 
@@ -309,7 +313,7 @@ int main(int argc, char **argv)
 	if (pwrite(small_fd, zeroes, SMALL, 0) != SMALL)
 		err(1, "pwrite");
 	big_fd = new_file(BIG);
-	big = map_file(big_fd, BIG, PROT_READ | PROT_WRITE, ANYWHERE);
+	big = map_file(big_fd, BIG, PROT_READ | PROT_WRITE, BIG_AT);
 	touch_write(big, BIG, PAGE);
 	must_share(BIG / CHUNK);
 	for (k = 0; k < ARRAY_SIZE(table); k++) {

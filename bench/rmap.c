@@ -8,7 +8,9 @@
  *	reclaim		the pages are swapped out (memory.reclaim of a cgroup)
  *	migrate		the pages go to the other NUMA node
  *
- * Before each run all N processes have touched all pages.
+ * Before each run one of them has written to all pages, and the others have read
+ * them; or, when interrupts are counted, all have written: dirty pages have TLBs
+ * flushed one by one when they are reclaimed.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -152,7 +154,7 @@ static void measure(struct crew *crew, const struct path *path, long n)
 		touch_write(map, size, PAGE);
 		must_be_huge(map);
 		if (n > 1)
-			crew_do(crew, CREW_READ);
+			crew_do(crew, bench.ipi ? CREW_WRITE : CREW_READ);
 		must_share(n * (size / CHUNK));
 		if (path->before)
 			path->before();
