@@ -12,7 +12,8 @@ class Bench:
     xlabel: str
     # What X is in series that end (or, with a dot, begin) like this.
     xlabels: dict = dataclasses.field(default_factory=dict)
-    script: bool = False            # bench/NAME.py instead of bench/NAME.c
+    script: str = ""                # this in bench/, instead of NAME.c
+    args: tuple = ()                # of the program, before those of bench.h
     peers: tuple = ("hugetlb", "thp")
     icount: bool = True             # one CPU, instructions; else time
     ipi: bool = False               # with several CPUs, TLB interrupts
@@ -24,6 +25,7 @@ class Bench:
     # (over, under, most): what each ratio may be at most.
     limits: tuple = ()
     timeout: int = 3600
+    kvm_x: str = ""                 # more X than an emulator has time for
 
 
 BENCHES = (
@@ -39,8 +41,10 @@ BENCHES = (
           peers=(), limits=(("never", "stock", 1.005), ("always", "stock", 1.02))),
     Bench("contention", "What if all touch the same memory at once?", "processes",
           icount=False, cpus=0),
-    Bench("pgbench", "What does PostgreSQL make of it?", "clients", script=True,
-          icount=False, cpus=0, mem="3G", huge_pages=300),
+    Bench("pgbench", "What does PostgreSQL make of it? (tps: more is better)", "clients",
+          script="pgbench.py", icount=False, cpus=0, mem="3G", huge_pages=300, kvm_x="8,50,200"),
+    Bench("pgcost", "How much work is a transaction for PostgreSQL and the kernel?", "clients",
+          script="pgbench.py", args=("-t",), mem="3G", huge_pages=300),
     Bench("vmbackend", "What if other processes map a virtual machine's memory?",
           "memory of the virtual machine in MiB", mem="4G", huge_pages=512),
 )
