@@ -6,7 +6,7 @@
  */
 #include "pt_many.h"
 
-#include <elf.h>
+#include <linux/elf.h>
 #include <linux/userfaultfd.h>
 #include <sys/syscall.h>
 #include <sys/ioctl.h>
@@ -649,8 +649,8 @@ static int make_program(void)
 	};
 	const unsigned long base = 0x400000;
 	struct {
-		Elf64_Ehdr header;
-		Elf64_Phdr segment;
+		struct elf64_hdr header;
+		struct elf64_phdr segment;
 		unsigned char code[sizeof(code)];
 	} image = {
 		.header = {
@@ -661,8 +661,8 @@ static int make_program(void)
 			.e_version = EV_CURRENT,
 			.e_entry = base + offsetof(typeof(image), code),
 			.e_phoff = offsetof(typeof(image), segment),
-			.e_ehsize = sizeof(Elf64_Ehdr),
-			.e_phentsize = sizeof(Elf64_Phdr),
+			.e_ehsize = sizeof(struct elf64_hdr),
+			.e_phentsize = sizeof(struct elf64_phdr),
 			.e_phnum = 1,
 		},
 		.segment = {
@@ -689,9 +689,8 @@ static int make_program(void)
 
 static void run_program(int program)
 {
-	char *argv[] = { "program", NULL };
-
-	syscall(SYS_execveat, program, "", argv, NULL, AT_EMPTY_PATH);
+	syscall(SYS_execveat, program, "", ((char *[]){ "program", NULL }),
+		NULL, AT_EMPTY_PATH);
 	_exit(2);
 }
 
