@@ -515,28 +515,6 @@ static inline bool ptshare_used(struct vm_area_struct *vma,
 }
 
 /**
- * ptshare_table_key - what MGLRU remembers a page table by
- * @mm: whose PMD entry it is
- * @pmd: the entry, which points to a table, or did
- *
- * Eviction finds recently used pages through a window, aging walks the tables
- * of sharers: both must mean the same table.
- *
- * Return: the address of the entry; of the table if that is an owner's.
- */
-static inline void *ptshare_table_key(struct mm_struct *mm, pmd_t *pmd)
-{
-	pmd_t val;
-
-	if (!ptshare_active())
-		return pmd;
-	val = pmdp_get_lockless(pmd);
-	if (mm_ptshare_owner(mm) || pmd_ptshared(val))
-		return (void *)pmd_page_vaddr(val);
-	return pmd;
-}
-
-/**
  * ptshare_unmap_mapping - unmap pages from the private tables of sharers
  * @mapping: i_mmap_rwsem held
  * @first: first page
