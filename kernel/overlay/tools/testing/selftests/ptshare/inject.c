@@ -44,10 +44,32 @@ static int inject_open(void)
 	write_file(DEBUGFS "failslab/verbose", "0");
 	write_file(DEBUGFS "fail_page_alloc/verbose", "0");
 	write_file(DEBUGFS "fail_page_alloc/min-order", "0");
+	/* Users' pages, too. */
+	write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N");
 	if (write_file(DEBUGFS "failslab/ignore-gfp-wait", "N") ||
 	    write_file(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N"))
 		return -1;
 	return open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+}
+
+static char cgroup[64];		/* ours, if there is memory to reclaim from it */
+
+static void enter_cgroup(void)
+{
+	char procs[96];
+
+	cgroup[0] = 0;
+	if (meminfo_kb("SwapTotal") <= 0 || !make_cgroup(cgroup, sizeof(cgroup)))
+		return;
+	snprintf(procs, sizeof(procs), "%s/cgroup.procs", cgroup);
+	write_file(procs, "0");
+}
+
+static void leave_cgroup(void)
+{
+	write_file(CGROUP "cgroup.procs", "0");
+	if (cgroup[0])
+		rmdir(cgroup);
 }
 
 struct op {
@@ -55,7 +77,8 @@ struct op {
 	void (*fn)(int fd, char *p);
 	bool may_fault;		/* may leave less mapped than before */
 	bool may_zero;		/* may leave holes in the file */
-	bool may_be_none;	/* no allocation at all without sharing */
+	bool may_be_none;	/* no allocation at all where tables are shared */
+	bool swaps;		/* has no use without */
 };
 
 FIXTURE(inject)
@@ -78,6 +101,7 @@ FIXTURE_SETUP(inject)
 	self->nth = inject_open();
 	if (self->nth < 0)
 		SKIP(return, "no fault injection");
+	enter_cgroup();
 	self->fd = new_memfd(SIZE);
 	ASSERT_GE(self->fd, 0);
 	self->w = map_at(self->fd, SIZE, 0, PROT_READ | PROT_WRITE);
@@ -96,6 +120,7 @@ FIXTURE_TEARDOWN(inject)
 	munmap(self->p, SIZE);
 	munmap(self->w, SIZE);
 	close(self->fd);
+	leave_cgroup();
 	EXPECT_STREQ("nothing", pt_left_over(&self->was));
 }
 
@@ -411,10 +436,12 @@ static void do_advise_remove(int fd, char *p)
 	touch(p);
 }
 
-/* To swap, of which there may be none. */
 static void swap_out(int fd, char *p)
 {
-	madvise(p, SIZE, MADV_PAGEOUT);
+	char path[96];
+
+	snprintf(path, sizeof(path), "%s/memory.reclaim", cgroup);
+	write_file(path, "8M");
 }
 
 static void do_touch(int fd, char *p)
@@ -436,9 +463,9 @@ static void do_peek(int fd, char *p)
 	}
 }
 
-static void unmap_pages(int fd, char *p)
+static void map_afresh(int fd, char *p)
 {
-	madvise(p, SIZE, MADV_DONTNEED);
+	mmap(p, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
 }
 
 FIXTURE_VARIANT_ADD(inject, map)
@@ -583,12 +610,12 @@ FIXTURE_VARIANT_ADD(inject, advise_remove)
 
 FIXTURE_VARIANT_ADD(inject, touch)
 {
-	.op = { .fn = do_touch, .prepare = swap_out, .may_be_none = true },
+	.op = { .fn = do_touch, .prepare = swap_out, .swaps = true },
 };
 
 FIXTURE_VARIANT_ADD(inject, peek)
 {
-	.op = { .fn = do_peek, .prepare = unmap_pages, .may_be_none = true },
+	.op = { .fn = do_peek, .prepare = map_afresh, .may_be_none = true },
 };
 
 /* With allocation @n refused; true if it did not come to that. */
@@ -611,6 +638,8 @@ TEST_F(inject, each)
 	bool none_left = false;
 	int n;
 
+	if (op->swaps && !cgroup[0])
+		SKIP(return, "no swap, or no memory cgroups");
 	for (n = 1; n < 400 && !none_left; n++) {
 		ASSERT_EQ(0, munmap(self->p, SIZE));
 		ASSERT_EQ(self->p, mmap(self->p, SIZE, PROT_READ | PROT_WRITE,
