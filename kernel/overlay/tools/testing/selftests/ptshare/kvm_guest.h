@@ -54,8 +54,7 @@ struct vcpu_ctl {
 	volatile uint32_t bad, bad_page, want, got;
 	/* for the VMM: why KVM_RUN failed, or an exit that was not expected + 1 */
 	volatile uint32_t error, exit;
-	uint32_t restarts;
-	uint32_t unused[12];
+	uint32_t unused[13];
 };
 
 struct low {
@@ -183,7 +182,6 @@ extern const char guest_code[], guest_serve[], guest_walk[], guest_code_end[];
 struct vm {
 	int kvm, vm, vcpu[MAX_VCPUS];
 	struct kvm_run *run[MAX_VCPUS];
-	struct kvm_regs start[MAX_VCPUS];
 	size_t run_size;
 	int nr_vcpus;
 };
@@ -247,29 +245,24 @@ static inline int vcpu_flat(int fd)
 	return ioctl(fd, KVM_SET_SREGS, &s);
 }
 
-static inline bool vcpu_start(struct vm *vm, int n)
-{
-	return !vcpu_flat(vm->vcpu[n]) &&
-	       !ioctl(vm->vcpu[n], KVM_SET_REGS, &vm->start[n]);
-}
-
 /* @id: which struct vcpu_ctl is its own. */
 static inline bool vm_vcpu(struct vm *vm, int id, const char *program)
 {
+	struct kvm_regs regs = {
+		.rip = CODE_AT + (program - guest_code),
+		.rbx = VCPU_AT + id * sizeof(struct vcpu_ctl),
+		.rflags = 2,
+	};
 	int n = vm->nr_vcpus, fd = ioctl(vm->vm, KVM_CREATE_VCPU, n);
 
 	if (fd < 0)
 		return false;
 	vm->vcpu[n] = fd;
-	vm->start[n] = (struct kvm_regs) {
-		.rip = CODE_AT + (program - guest_code),
-		.rbx = VCPU_AT + id * sizeof(struct vcpu_ctl),
-		.rflags = 2,
-	};
 	vm->run[n] = mmap(NULL, vm->run_size, PROT_READ | PROT_WRITE,
 			  MAP_SHARED, fd, 0);
 	vm->nr_vcpus++;
-	return vm->run[n] != MAP_FAILED && vcpu_start(vm, n);
+	return vm->run[n] != MAP_FAILED && !vcpu_flat(fd) &&
+	       !ioctl(fd, KVM_SET_REGS, &regs);
 }
 
 static inline void vm_destroy(struct vm *vm)
@@ -283,18 +276,6 @@ static inline void vm_destroy(struct vm *vm)
 }
 
 /*
- * Without paging and without interrupts there is no exception that could shut
- * a vCPU down, and its code is not in the file.  QEMU's emulation of SVM does it
- * nevertheless, once in some fifty storms, on kernels that share nothing as on
- * others.  The program starts afresh then; it may do so twice.
- */
-static inline bool vcpu_restart(struct vm *vm, int n, struct vcpu_ctl *c)
-{
-	c->rounds = 0;
-	return c->restarts++ < 2 && vcpu_start(vm, n);
-}
-
-/*
  * Run until the guest halts (0) or something else ends it.  A guest that may
  * lose its memory goes on when it has it again.
  */
@@ -305,9 +286,6 @@ static inline int vcpu_run(struct vm *vm, int n, struct vcpu_ctl *c)
 			if (vm->run[n]->exit_reason == KVM_EXIT_HLT)
 				return 0;
 			if (vm->run[n]->exit_reason == KVM_EXIT_INTR)
-				continue;
-			if (vm->run[n]->exit_reason == KVM_EXIT_SHUTDOWN &&
-			    vcpu_restart(vm, n, c))
 				continue;
 			c->exit = vm->run[n]->exit_reason + 1;
 			return -1;
