@@ -176,7 +176,7 @@ static void poke_reclaim(struct worker *w)
 		put(path, "%lu", (1 + rnd(8)) << 20);
 }
 
-/* Who is written to stays idle until it is used. */
+/* Frames around one of ours are marked idle: reclaim's view, not the workers'. */
 static void poke_idle(struct worker *w)
 {
 	unsigned int at = rnd(ARENA_PAGES);

@@ -162,9 +162,9 @@ FIXTURE_TEARDOWN(hot_set)
  * Several use shared memory now and then, while another member of their cgroup
  * streams through more than its limit.  What is in use must stay: whoever takes
  * it for unused unmaps it with each lap, and it is faulted in again.  Stock
- * has next to no such faults, with MGLRU up to one for 14 pages that are swapped
- * out; if references are ignored there are two for three.  Guards ptshare_users(): an owner is in
- * nobody's cgroup.
+ * has next to no such faults, with MGLRU up to one for 12 pages that are swapped
+ * out; if references are ignored there are two for three.  Guards ptshare_used():
+ * an owner is in nobody's cgroup.
  */
 TEST_F(hot_set, stays)
 {
