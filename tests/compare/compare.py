@@ -14,6 +14,7 @@ RESULT = re.compile(r"(?:#\s*)*((?:not )?ok) \d+\b(.*)$")
 SKIP = re.compile(r"#\s*(SKIP|XFAIL|TODO)\b", re.IGNORECASE)
 # Decimal or not: a word of hexadecimal digits, one of which is a decimal one.
 NUMBER = re.compile(r"\b(0x)?(?=[a-f]*\d)[0-9a-f]+\b(\.\d+)?|\d+(\.\d+)?", re.IGNORECASE)
+DOTS = re.compile(r"\.{3,}")
 KSFT_SKIP = 4
 
 
@@ -46,8 +47,8 @@ def read_list(path):
 
 
 def same_number(text):
-    """A text without what drifts."""
-    return NUMBER.sub("N", text).strip()
+    """A text without what drifts: numbers, and how many dots passed the time."""
+    return DOTS.sub("...", NUMBER.sub("N", text)).strip()
 
 
 def tap_results(lines):
