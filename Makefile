@@ -37,8 +37,6 @@ test-full: setup ## run also what takes long
 	@tests/run --full
 
 bench: setup    ## what it costs and saves: stock, off, on, huge pages [BENCH=]
-	@kernel/build.sh --flavour stock
-	@kernel/build.sh --flavour plain
 	@bench/run $(BENCH)
 
 vm: base        ## a shell in the VM [FLAVOUR=]

@@ -22,6 +22,7 @@ class Bench:
     mem: str = "2G"
     huge_pages: int = 64            # of 2 MiB, while hugetlb is measured
     swap: str = "0"
+    jump: bool = False              # kernels with jump labels; with icount only
     # (over, under, most): what each ratio may be at most.
     limits: tuple = ()
     timeout: int = 3600
@@ -38,7 +39,7 @@ BENCHES = (
     Bench("vmaops", "What do operations on a big mapping cost?", "size in MiB",
           xlabels={"/N": "processes that map it"}, ipi=True, huge_pages=256),
     Bench("offcost", "What does the feature cost who has nobody to share with?", "processes",
-          peers=(), limits=(("never", "stock", 1.005), ("always", "stock", 1.02))),
+          peers=(), jump=True, limits=(("never", "stock", 1.005), ("always", "stock", 1.02))),
     Bench("contention", "What if all touch the same memory at once?", "processes",
           icount=False, cpus=0),
     Bench("pgbench", "What does PostgreSQL make of it? (tps: more is better)", "clients",

@@ -3,12 +3,14 @@
 #
 # build.sh - build a kernel and print the path of its bzImage
 #
-# Usage: kernel/build.sh [--flavour plain|debug|stock|off] [--version VERSION]
+# Usage: kernel/build.sh [--flavour FLAVOUR] [--version VERSION]
 #
 #	plain	as users run it
 #	debug	with what catches memory-management bugs
 #	stock	the configuration of plain, the source as Debian ships it
 #	off	the source of plain with the features configured out
+#	plain-jump, stock-jump
+#		with jump labels, for benchmarks that count instructions
 #
 # Objects are in build/obj-FLAVOUR for the default version, else in
 # build/obj-FLAVOUR-VERSION; both are links into the source directory.
@@ -43,7 +45,7 @@ main() {
 		case $1 in
 		--flavour) flavour=$2 ;;
 		--version) version=$2 ;;
-		*) die "usage: kernel/build.sh [--flavour plain|debug|stock|off] [--version VERSION]" ;;
+		*) die "usage: kernel/build.sh [--flavour FLAVOUR] [--version VERSION]" ;;
 		esac
 		shift 2
 	done
@@ -53,7 +55,9 @@ main() {
 	# As long as each other: these two are compared.
 	stock) localversion=-stock ;;
 	off) localversion=-unset ;;
-	*) die "FLAVOUR=$flavour: there are plain, debug, stock and off" ;;
+	plain-jump) localversion=-ptshare-jump ;;
+	stock-jump) localversion=-stock-jump ;;
+	*) die "FLAVOUR=$flavour: there are plain, debug, stock, off, plain-jump and stock-jump" ;;
 	esac
 	need_tools git ccache gcc make flex bison bc perl xz
 
@@ -63,7 +67,7 @@ main() {
 	check_version "$V"
 	args=(--version "$V")
 	source=$TREE
-	if [ "$flavour" = stock ]; then
+	if [[ $flavour = stock* ]]; then
 		args+=(--stock)
 		source=$TREE-stock
 	fi

@@ -33,11 +33,12 @@ fragments() {
 	local config=$ROOT/kernel/config
 	echo "$config/vm.config"
 	case $1 in
-	plain | debug)
+	plain | plain-jump | debug)
 		[ ! -e "$config/ptshare.config" ] || echo "$config/ptshare.config"
 		;;
 	esac
 	[ "$1" != debug ] || echo "$config/debug.config"
+	[[ $1 != *-jump ]] || echo "$config/jump.config"
 }
 
 # options FRAGMENT...: "CONFIG_NAME VALUE", the last word on each option.
