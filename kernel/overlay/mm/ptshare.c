@@ -96,7 +96,6 @@ static bool ptshare_table_alloc(struct ptshare *ps, pmd_t *pmd)
 	if (!table)
 		return false;
 	ptdesc_pmd_pts_init(page_ptdesc(table));
-	page_ptdesc(table)->pt_owner_pmd = pmd;
 	pmd_install(ps->mm, pmd, &table);
 	if (table) {
 		pte_free(ps->mm, table);	/* somebody was faster */
@@ -167,62 +166,57 @@ static unsigned long ptshare_window_offset(struct vm_area_struct *vma)
 	       (vma->vm_pgoff << PAGE_SHIFT) - vma->vm_start;
 }
 
-/* Make our entry @pmd point to the owner's table; returns the owner's entry. */
-static pmd_t *ptshare_attach(struct vm_area_struct *vma, pmd_t *pmd,
-			     unsigned long addr, unsigned long woffset)
+static vm_fault_t ptshare_attach(struct vm_area_struct *vma,
+				 unsigned long addr, unsigned long woffset)
 {
-	struct ptshare *ps = vma->vm_ptshare;
+	struct mm_struct *owner = vma->vm_ptshare->mm;
+	pmd_t *pmd, *wpmd, val;
 	unsigned long n;
-	pmd_t *wpmd;
 
-	wpmd = ptshare_pmd_alloc(ps->mm, addr + woffset);
+	pmd = ptshare_pmd_alloc(vma->vm_mm, addr);
+	if (!pmd)
+		return VM_FAULT_OOM;
+	val = pmdp_get_lockless(pmd);
+	if (likely(pmd_ptshared(val)))
+		return 0;
+	/* A private table here would hide its pages from rmap. */
+	if (WARN_ON_ONCE(!pmd_none(val)))
+		return VM_FAULT_SIGBUS;
+
+	wpmd = ptshare_pmd_alloc(owner, addr + woffset);
 	if (!wpmd)
-		return ERR_PTR(-ENOMEM);
-	if (pmd_none(pmdp_get_lockless(wpmd)) && !ptshare_table_alloc(ps, wpmd))
-		return ERR_PTR(-ENOMEM);
+		return VM_FAULT_OOM;
+	if (pmd_none(pmdp_get_lockless(wpmd)) &&
+	    !ptshare_table_alloc(vma->vm_ptshare, wpmd))
+		return VM_FAULT_OOM;
 	n = ptshare_attach_around(vma, pmd, addr, woffset);
 	trace_ptshare_attach(vma, addr, n);
 	count_vm_event(PTSHARE_ATTACH_FAULTS);
 	if (n > 1)
 		count_vm_events(PTSHARE_ATTACH_AROUND, n - 1);
-	return wpmd;
+	return 0;
 }
 
-/**
- * ptshare_enter_fault - send a fault on a covered chunk to the owner's window
- * @vmap: in: the VMA that took the fault; out: where to handle it
- * @address: in: the faulting address, which is covered; out: the same page in
- * *@vmap
- *
+/*
  * The table is attached before the fault is handled, not after: a first write
  * to shared memory normally ends in VM_FAULT_COMPLETED, with our lock gone.
- * Mostly it is attached already; then it knows where the owner has it.
- *
- * Return: the owner's PMD entry; an error pointer with nothing changed.
  */
-pmd_t *ptshare_enter_fault(struct vm_area_struct **vmap, unsigned long *address)
+vm_fault_t __ptshare_enter_fault(struct vm_area_struct **vmap,
+				 unsigned long *address)
 {
 	struct vm_area_struct *vma = *vmap;
-	unsigned int class = ptshare_class(vma->vm_flags);
-	unsigned long woffset = ptshare_window_offset(vma);
-	pmd_t *pmd = ptshare_pmd_alloc(vma->vm_mm, *address);
-	pmd_t *wpmd, val;
+	unsigned long woffset;
+	vm_fault_t ret;
 
-	if (!pmd)
-		return ERR_PTR(-ENOMEM);
-	val = pmdp_get_lockless(pmd);
-	if (likely(pmd_ptshared(val)))
-		wpmd = ptshare_ptdesc(val)->pt_owner_pmd;
-	else if (WARN_ON_ONCE(!pmd_none(val)))
-		/* A private table here would hide its pages from rmap. */
-		wpmd = ERR_PTR(-EFAULT);
-	else
-		wpmd = ptshare_attach(vma, pmd, *address, woffset);
-	if (IS_ERR(wpmd))
-		return wpmd;
-	*vmap = vma->vm_ptshare->window[class];
+	if (!ptshare_covers(vma, *address))
+		return 0;
+	woffset = ptshare_window_offset(vma);
+	ret = ptshare_attach(vma, *address, woffset);
+	if (ret)
+		return ret;
+	*vmap = vma->vm_ptshare->window[ptshare_class(vma->vm_flags)];
 	*address += woffset;
-	return wpmd;
+	return 0;
 }
 
 /*
@@ -284,6 +278,11 @@ bool __ptshare_detach(struct mmu_gather *tlb, pmd_t *pmd, unsigned long addr)
 {
 	return pmd_ptshared(pmdp_get_lockless(pmd)) &&
 	       ptshare_clear_pmd(tlb, pmd, addr);
+}
+
+bool __ptshare_covered(const struct vm_area_struct *vma, unsigned long addr)
+{
+	return ptshare_covers(vma, addr);
 }
 
 void __ptshare_flush_detached(struct mmu_gather *tlb)

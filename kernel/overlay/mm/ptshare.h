@@ -133,6 +133,15 @@ static inline unsigned long ptshare_covered_end(const struct vm_area_struct *vma
 		   ptshare_covered_start(vma));
 }
 
+/* Does the chunk around @addr lie wholly inside [@start, @end)? */
+static inline bool ptshare_chunk_in(unsigned long addr, unsigned long start,
+				    unsigned long end)
+{
+	unsigned long chunk = addr & PMD_MASK;
+
+	return chunk >= start && end - chunk >= PMD_SIZE && end > chunk;
+}
+
 static inline bool ptshare_covers(const struct vm_area_struct *vma,
 				  unsigned long addr)
 {

@@ -21,11 +21,12 @@ struct mmu_gather;
 struct rmap_walk_control;
 
 /* mm/ptshare.c */
-pmd_t *ptshare_enter_fault(struct vm_area_struct **vma,
-			   unsigned long *address);
+vm_fault_t __ptshare_enter_fault(struct vm_area_struct **vma,
+				 unsigned long *address);
 void __ptshare_fill_fork(struct vm_area_struct *dst,
 			 struct vm_area_struct *src);
 bool __ptshare_detach(struct mmu_gather *tlb, pmd_t *pmd, unsigned long addr);
+bool __ptshare_covered(const struct vm_area_struct *vma, unsigned long addr);
 void __ptshare_flush_detached(struct mmu_gather *tlb);
 
 /* mm/ptshare_account.c */
@@ -221,6 +222,29 @@ static inline int ptshare_prctl(bool set, unsigned long arg2,
 /* --- faults and page tables --- */
 
 /**
+ * ptshare_enter_fault - send a fault on a covered chunk to the owner's window
+ * @vma: in: the VMA that took the fault; out: where to handle it
+ * @address: in: the faulting address; out: the same page in @vma
+ *
+ * Return: 0, or VM_FAULT_OOM with nothing changed.
+ */
+static inline vm_fault_t ptshare_enter_fault(struct vm_area_struct **vma,
+					     unsigned long *address)
+{
+	struct vm_area_struct *window = *vma;
+	unsigned long addr = *address;
+	vm_fault_t ret;
+
+	if (!vma_ptshare(window))
+		return 0;
+	/* The caller's variables may stay in registers. */
+	ret = __ptshare_enter_fault(&window, &addr);
+	*vma = window;
+	*address = addr;
+	return ret;
+}
+
+/**
  * ptshare_fill_fork - attach in the child what the parent has attached
  * @dst: the child's VMA, linked
  * @src: the parent's VMA
@@ -281,15 +305,6 @@ static inline void ptshare_flush_detached(struct mmu_gather *tlb)
 		__ptshare_flush_detached(tlb);
 }
 
-/* Does the chunk around @addr lie wholly inside [@start, @end)? */
-static inline bool ptshare_chunk_in(unsigned long addr, unsigned long start,
-				    unsigned long end)
-{
-	unsigned long chunk = addr & PMD_MASK;
-
-	return chunk >= start && end - chunk >= PMD_SIZE && end > chunk;
-}
-
 /**
  * ptshare_covered - may this address be mapped by the owner's table?
  * @vma: a VMA whose mmap_lock or VMA lock is held
@@ -303,8 +318,7 @@ static inline bool ptshare_chunk_in(unsigned long addr, unsigned long start,
 static inline bool ptshare_covered(const struct vm_area_struct *vma,
 				   unsigned long addr)
 {
-	return vma_ptshare(vma) &&
-	       ptshare_chunk_in(addr, vma->vm_start, vma->vm_end);
+	return vma_ptshare(vma) && __ptshare_covered(vma, addr);
 }
 
 /* --- VMAs --- */
